@@ -1,0 +1,15 @@
+"""Packaging of scratchmeta: the top-level folder kernels/ installs as the package scratchmeta.kernels."""
+
+from setuptools import setup
+
+setup(
+    packages=[
+        "scratchmeta",
+        "scratchmeta.algorithms",
+        "scratchmeta.data",
+        "scratchmeta.kernels",
+        "scratchmeta.ops",
+    ],
+    package_dir={"scratchmeta": "scratchmeta", "scratchmeta.kernels": "kernels"},
+    package_data={"scratchmeta.kernels": ["*.cu", "*.h"]},
+)
