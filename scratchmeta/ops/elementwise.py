@@ -1,0 +1,194 @@
+"""Arithmetic and functions of one number at a time, with NumPy's broadcasting.
+
+Every rule reads: the cotangent g of the result y, times ∂y/∂x, summed over what broadcasting had
+copied. `like` does the summing.
+"""
+
+from scratchmeta.backend import xp
+from scratchmeta.core import primitive, raw
+from scratchmeta.ops.shape import like
+
+
+@primitive(
+    lambda g, y, a, b: like(g, a),
+    lambda g, y, a, b: like(g, b),
+)
+def add(a, b):
+    """a + b."""
+    return a + b
+
+
+@primitive(
+    lambda g, y, a, b: like(g, a),
+    lambda g, y, a, b: like(-g, b),
+)
+def subtract(a, b):
+    """a − b."""
+    return a - b
+
+
+@primitive(
+    lambda g, y, a, b: like(g * b, a),
+    lambda g, y, a, b: like(g * a, b),
+)
+def multiply(a, b):
+    """a ⊙ b."""
+    return a * b
+
+
+@primitive(
+    lambda g, y, a, b: like(g / b, a),
+    lambda g, y, a, b: like(-g * y / b, b),
+)
+def divide(a, b):
+    """a / b."""
+    return a / b
+
+
+@primitive(lambda g, y, a: -g)
+def negative(a):
+    """−a."""
+    return -a
+
+
+def _one_less(p):
+    """p − 1, and 1 where p = 0: there p xᵖ⁻¹ is to be 0 for every x, 0 included."""
+    return where(p == 0, 1.0, p - 1) if getattr(p, "ndim", 0) else (p - 1 if p != 0 else 1.0)
+
+
+@primitive(
+    lambda g, y, a, p: like(g * (p * a ** _one_less(p)), a),
+    lambda g, y, a, p: like(g * y * log(where(a > 0, a, 1.0)), p),
+)
+def power(a, p):
+    """aᵖ.
+
+    ∂y/∂p = y log a holds for a > 0 and is taken as 0 elsewhere; a⁰ has slope 0 everywhere.
+    """
+    return a**p
+
+
+@primitive(lambda g, y, a: g * y)
+def exp(a):
+    """eᵃ."""
+    return xp(a).exp(a)
+
+
+@primitive(lambda g, y, a: g / a)
+def log(a):
+    """The natural logarithm."""
+    return xp(a).log(a)
+
+
+@primitive(lambda g, y, a: g / (1.0 + a))
+def log1p(a):
+    """log(1 + a), accurate for small a."""
+    return xp(a).log1p(a)
+
+
+@primitive(lambda g, y, a: g * (0.5 / y))
+def sqrt(a):
+    """√a. The slope at 0 is infinite: where 0 can occur, `norm` has a defined gradient."""
+    return xp(a).sqrt(a)
+
+
+@primitive(lambda g, y, a: g * (2.0 * a))
+def square(a):
+    """a²."""
+    return a * a
+
+
+@primitive(lambda g, y, a: g * cos(a))
+def sin(a):
+    """sin a, a in radians."""
+    return xp(a).sin(a)
+
+
+@primitive(lambda g, y, a: -g * sin(a))
+def cos(a):
+    """cos a, a in radians."""
+    return xp(a).cos(a)
+
+
+@primitive(lambda g, y, a: g * (1.0 - y * y))
+def tanh(a):
+    """tanh a."""
+    return xp(a).tanh(a)
+
+
+@primitive(lambda g, y, a: g * (y * (1.0 - y)))
+def sigmoid(a):
+    """σ(a) = 1 / (1 + e⁻ᵃ), computed as ½ (1 + tanh ½a), which overflows for no a.
+
+    Below a ≈ −37 it is exactly 0 in float64; log σ(a) is `-softplus(-a)`.
+    """
+    return 0.5 * (1.0 + xp(a).tanh(0.5 * a))
+
+
+@primitive(lambda g, y, a: g * sigmoid(a))
+def softplus(a):
+    """log(1 + eᵃ), without overflow."""
+    return xp(a).logaddexp(a, 0.0)
+
+
+@primitive(lambda g, y, a: g * (a > 0))
+def relu(a):
+    """max(a, 0). The slope at the kink a = 0 is taken as 0."""
+    return xp(a).maximum(a, 0.0)
+
+
+@primitive(lambda g, y, a: g * sign(a))
+def abs(a):
+    """|a|. The slope at the kink a = 0 is taken as 0."""
+    return xp(a).abs(a)
+
+
+@primitive(None)
+def sign(a):
+    """−1, 0 or 1. Its derivative is 0 wherever it exists, and so is its cotangent."""
+    return xp(a).sign(a)
+
+
+def _share(g, y, x, other):
+    """g where x is the one chosen, half of it where both are."""
+    return where(raw(x) == raw(other), 0.5 * g, where(raw(x) == raw(y), g, 0.0))
+
+
+@primitive(
+    lambda g, y, a, b: like(_share(g, y, a, b), a),
+    lambda g, y, a, b: like(_share(g, y, b, a), b),
+)
+def maximum(a, b):
+    """The larger of a and b. Where they are equal, each gets half of the cotangent."""
+    return xp(a, b).maximum(a, b)
+
+
+@primitive(
+    lambda g, y, a, b: like(_share(g, y, a, b), a),
+    lambda g, y, a, b: like(_share(g, y, b, a), b),
+)
+def minimum(a, b):
+    """The smaller of a and b. Where they are equal, each gets half of the cotangent."""
+    return xp(a, b).minimum(a, b)
+
+
+@primitive(lambda g, y, a, low, high: g * ((a >= low) & (a <= high)), None, None)
+def clip(a, low, high):
+    """a, but no less than low and no more than high. At a bound itself the slope is taken as 1."""
+    return xp(a).clip(a, low, high)
+
+
+@primitive(
+    None,
+    lambda g, y, condition, a, b: like(where(condition, g, 0.0), a),
+    lambda g, y, condition, a, b: like(where(condition, 0.0, g), b),
+)
+def where(condition, a, b):
+    """a where the condition holds, b elsewhere; nothing flows to the side not taken."""
+    return xp(condition, a, b).where(condition, a, b)
+
+
+@primitive(lambda g, y, a, dtype: astype(g, a.dtype))
+def astype(a, dtype):
+    """The same numbers in another floating-point type."""
+    return a.astype(dtype)

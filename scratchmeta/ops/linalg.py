@@ -1,0 +1,102 @@
+"""Products: matmul over stacks of matrices, and einsum."""
+
+import string
+
+from scratchmeta.backend import xp
+from scratchmeta.core import primitive
+from scratchmeta.ops.shape import broadcast_to, expand_dims, like, matrix_transpose, reshape, squeeze
+
+
+def _left(g, y, a, b):
+    return like(matmul(g, matrix_transpose(b)), a)
+
+
+def _right(g, y, a, b):
+    if b.ndim == 2 and a.ndim > 2:  # one matrix b for the whole stack: one product, not a sum of many
+        g, a = reshape(g, (-1, g.shape[-1])), reshape(a, (-1, a.shape[-1]))
+    return like(matmul(matrix_transpose(a), g), b)
+
+
+@primitive(_left, _right)
+def _matmul(a, b):
+    if b.ndim == 2 and a.ndim > 2:  # likewise: all rows of the stack at once
+        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
+    return a @ b
+
+
+def matmul(a, b):
+    """The product a b of matrices (n, k) and (k, m), or of stacks (..., n, k) and (..., k, m).
+
+    Leading axes broadcast. A vector counts as a row on the left, as a column on the right, and its
+    axis of length 1 is dropped from the result.
+    """
+    if a.ndim > 1 and b.ndim > 1:
+        return _matmul(a, b)
+    rows = expand_dims(a, 0) if a.ndim == 1 else a
+    columns = expand_dims(b, 1) if b.ndim == 1 else b
+    y = _matmul(rows, columns)
+    y = squeeze(y, -2) if a.ndim == 1 else y
+    return squeeze(y, -1) if b.ndim == 1 else y
+
+
+# --- einsum -------------------------------------------------------------------------------------
+
+
+def _spell_out(subscripts, operands):
+    """The index letters of every operand and of the result, with ... replaced by letters."""
+    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
+    inputs = inputs.split(",")
+    if not arrow:
+        raise ValueError(f"einsum: wanted explicit subscripts 'inputs->output', got {subscripts!r}")
+    if len(inputs) != len(operands):
+        raise ValueError(
+            f"einsum: wanted {len(inputs)} operands for {subscripts!r}, got {len(operands)}"
+        )
+    free = [c for c in string.ascii_letters if c not in subscripts]
+    n_leading = max(
+        (x.ndim - len(s) + 3 for s, x in zip(inputs, operands, strict=True) if "..." in s), default=0
+    )
+    leading = "".join(free[:n_leading])
+    spelled = []
+    for s, x in zip(inputs, operands, strict=True):
+        n = x.ndim - len(s) + 3
+        s = s.replace("...", leading[n_leading - n :]) if "..." in s else s
+        if len(s) != x.ndim or len(set(s)) != len(s):
+            raise ValueError(
+                f"einsum: wanted one letter, used once, per axis of shape {x.shape}, got {s!r}"
+            )
+        spelled.append(s)
+    return spelled, output.replace("...", leading)
+
+
+def _einsum_rules(g, y, *operands, inputs, output):
+    """x̄ᵢ is the einsum of ȳ with all other operands, down to the letters of xᵢ."""
+    sizes = {}
+    for s, x in zip(inputs, operands, strict=True):
+        for letter, n in zip(s, x.shape, strict=True):
+            sizes[letter] = max(n, sizes.get(letter, 0))
+    cotangents = []
+    for i, (s, x) in enumerate(zip(inputs, operands, strict=True)):
+        others = [o for j, o in enumerate(operands) if j != i]
+        names = [output, *(t for j, t in enumerate(inputs) if j != i)]
+        known = "".join(c for c in s if any(c in t for t in names))
+        gx = _einsum(g, *others, inputs=names, output=known)
+        # A letter that only xᵢ had was summed over: every entry along it gets the same cotangent.
+        gx = reshape(gx, tuple(sizes[c] if c in known else 1 for c in s))
+        cotangents.append(like(broadcast_to(gx, tuple(sizes[c] for c in s)), x))
+    return cotangents
+
+
+@primitive(joint=_einsum_rules)
+def _einsum(*operands, inputs, output):
+    return xp(*operands).einsum(f"{','.join(inputs)}->{output}", *operands, optimize=True)
+
+
+def einsum(subscripts, *operands):
+    """A sum of products over named indices, for example "tnd,tmd->tnm".
+
+    Subscripts are explicit (with "->"); "..." stands for leading axes that broadcast; a letter
+    occurs once per operand. Raises ValueError for anything else.
+    """
+    inputs, output = _spell_out(subscripts, operands)
+    return _einsum(*operands, inputs=inputs, output=output)

@@ -1,0 +1,156 @@
+"""Operations that turn many numbers into one: along one axis, several, or all (axis=None)."""
+
+from scratchmeta.backend import xp
+from scratchmeta.core import primitive, raw
+from scratchmeta.ops.elementwise import exp, square
+from scratchmeta.ops.shape import (
+    _axis,
+    broadcast_to,
+    concat,
+    flip,
+    moveaxis,
+    reshape,
+    split,
+    squeeze,
+)
+
+
+def _axes(axis, ndim):
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(_axis(a, ndim) for a in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+def _kept(v, x, axis):
+    """v, reduced from x, with the reduced axes back as length 1."""
+    axes = _axes(axis, x.ndim)
+    return reshape(v, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
+
+
+def _spread(g, x, axis):
+    """g, reduced from x, copied back over the reduced axes: the adjoint of sum."""
+    return broadcast_to(_kept(g, x, axis), x.shape)
+
+
+def _count(x, axis):
+    n = 1
+    for a in _axes(axis, x.ndim):
+        n *= x.shape[a]
+    return n
+
+
+@primitive(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis))
+def sum(x, axis=None, keepdims=False):
+    """Σ x over an axis, a tuple of axes or all of them."""
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+@primitive(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis) / _count(x, axis))
+def mean(x, axis=None, keepdims=False):
+    """Σ x / n over an axis, a tuple of axes or all of them."""
+    return x.mean(axis=axis, keepdims=keepdims)
+
+
+def var(x, axis=None, keepdims=False):
+    """The mean squared deviation from the mean (divided by n, not n − 1)."""
+    return mean(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
+
+
+def _share(g, y, x, axis=None, keepdims=False):
+    """g, divided equally among the entries of x that attain the extreme y."""
+    attained = (raw(x) == raw(_kept(y, x, axis))).astype(x.dtype)
+    return _spread(g, x, axis) * (attained / attained.sum(axis=axis, keepdims=True))
+
+
+@primitive(_share)
+def max(x, axis=None, keepdims=False):
+    """The largest entry. Entries that tie for it share the cotangent equally."""
+    return x.max(axis=axis, keepdims=keepdims)
+
+
+@primitive(_share)
+def min(x, axis=None, keepdims=False):
+    """The smallest entry. Entries that tie for it share the cotangent equally."""
+    return x.min(axis=axis, keepdims=keepdims)
+
+
+def prod(x, axis=-1):
+    """Π x along an axis.
+
+    Neighbours are multiplied, then neighbouring products, and so on: a tree of multiplications, whose
+    derivatives of any order need no division and so are exact where entries are 0.
+    """
+    x = moveaxis(x, axis, -1)
+    if x.shape[-1] == 0:
+        raise ValueError(f"prod: wanted at least one entry along axis {axis}, got shape {x.shape}")
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        first, second, odd = split(x, [half, half, x.shape[-1] - 2 * half])
+        x = concat([first * second, odd], axis=-1)
+    return squeeze(x, -1)
+
+
+@primitive(
+    lambda g, y, x, axis=None, keepdims=False: (
+        _spread(g, x, axis) * exp(x - _kept(y, x, axis))
+    ),
+)
+def logsumexp(x, axis=None, keepdims=False):
+    """log Σ eˣ, computed after taking out the largest entry so that nothing overflows."""
+    m = x.max(axis=axis, keepdims=True)
+    m = xp(m).where(xp(m).isfinite(m), m, 0.0)
+    y = xp(x).log(xp(x).exp(x - m).sum(axis=axis, keepdims=True)) + m
+    return y if keepdims else y.squeeze(axis=_axes(axis, x.ndim))
+
+
+@primitive(lambda g, y, x, axis=-1: y * (g - sum(g * y, axis, keepdims=True)))
+def softmax(x, axis=-1):
+    """eˣ / Σ eˣ along an axis."""
+    e = xp(x).exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+@primitive(lambda g, y, x, axis=-1: g - exp(y) * sum(g, axis, keepdims=True))
+def log_softmax(x, axis=-1):
+    """x − log Σ eˣ along an axis."""
+    shifted = x - x.max(axis=axis, keepdims=True)
+    return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=axis, keepdims=True))
+
+
+@primitive(
+    lambda g, y, x, axis=-1, keepdims=False: _kept(g / _nonzero(y), x, axis) * x,
+)
+def norm(x, axis=-1, keepdims=False):
+    """√Σ x², the Euclidean length. The gradient at x = 0, a kink, is taken as 0."""
+    return xp(x).sqrt((x * x).sum(axis=axis, keepdims=keepdims))
+
+
+def _nonzero(y):
+    return y + (raw(y) == 0)
+
+
+@primitive(lambda g, y, x, axis=-1: flip(cumsum(flip(g, axis), axis), axis))
+def cumsum(x, axis=-1):
+    """The running sum along an axis: y[i] = x[0] + ... + x[i]."""
+    return x.cumsum(axis=axis)
+
+
+@primitive(None)
+def top_k_mask(x, k):
+    """1 at the k largest entries of the last axis, 0 elsewhere; among equals the earliest count first.
+
+    A constant: nothing flows back through it.
+    """
+    if not 0 <= k <= x.shape[-1]:
+        raise ValueError(f"k: wanted 0 to {x.shape[-1]}, got {k}")
+    module = xp(x)
+    n = x.shape[-1]
+    mine, other = x[..., :, None], x[..., None, :]
+    index = module.arange(n)
+    ahead = (other > mine) | ((other == mine) & (index[None, :] < index[:, None]))
+    return (ahead.sum(axis=-1) < k).astype(x.dtype)
+
+
+def one_hot(labels, n, dtype="float32"):
+    """Integer labels (...,) as unit vectors (..., n); a constant."""
+    return (labels[..., None] == xp(labels).arange(n)).astype(dtype)
