@@ -1,0 +1,166 @@
+"""Images by class and drawing, and how tasks are drawn from them: choice, quarter turns, jitter."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+ROTATIONS = ("none", "classes", "episode", "class-episode")
+
+
+class ImageDataset:
+    """C characters of D drawings each, uint8 (C, D, H, W, channels), to draw tasks from.
+
+    The papers turn characters by multiples of 90° in four different ways; `rotations` names the
+    convention:
+
+    - "none": not at all (Koch et al. 2015).
+    - "classes": each turn of a character is a class of its own, so there are 4 C classes; class 4 i
+      + r is character i turned r times, counter-clockwise (Vinyals et al. 2016; Snell et al. 2017,
+      and this order in their files).
+    - "episode": all classes of a task are turned alike, anew for each task (Sung et al. 2018, their
+      code).
+    - "class-episode": each class of a task is turned by itself, anew for each task (Finn et al.
+      2017; Santoro et al. 2016, who add `jitter`).
+
+    `jitter` moves every drawn image a little: a rotation from U(−π/16, π/16) and a translation from
+    U(−10, 10) pixels of a 105-pixel image, scaled to this one's size, along each axis (Santoro et
+    al. 2016, section 4.2).
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        names: Sequence[str],
+        rotations: str = "none",
+        jitter: bool = False,
+    ) -> None:
+        if rotations not in ROTATIONS:
+            raise ValueError(f"rotations: one of {', '.join(ROTATIONS)} wanted, got {rotations!r}")
+        self.images = images
+        self.names = tuple(names)
+        self.rotations = rotations
+        self.jitter = jitter
+        self.n_drawings = images.shape[1]
+        self.image_shape = images.shape[2:]
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes a task can choose from: characters, or four times as many."""
+        return len(self.names) * (4 if self.rotations == "classes" else 1)
+
+    def draw(
+        self, rng: np.random.Generator, tasks: int, n_way: int, n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw n images of n_way classes: x (T, N, n, H, W, channels) uint8, y (T, N, n) int64."""
+        classes, drawings = self.choose(rng, tasks, n_way, n)
+        labels = np.arange(n_way, dtype=np.int64)[:, None]
+        return self.gather(classes, drawings, rng), np.broadcast_to(labels, drawings.shape)
+
+    def choose(
+        self, rng: np.random.Generator, tasks: int, n_way: int, n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choose distinct classes (T, N) for each task and distinct drawings (T, N, n) of each."""
+        classes = distinct(rng, tasks, n_way, self.n_classes)
+        drawings = distinct(rng, tasks * n_way, n, self.n_drawings)
+        return classes, drawings.reshape(tasks, n_way, n)
+
+    def gather(
+        self, classes: np.ndarray, drawings: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Look up drawings (T, N, n) of classes (T, N): uint8 (T, N, n, H, W, channels).
+
+        `rng` draws the turns and then the jitter, where the dataset has them.
+        """
+        if self.rotations == "classes":
+            characters, turns = np.divmod(classes, 4)
+        else:
+            characters, turns = classes, self._turns(rng, *classes.shape)
+        x = self.pixels(characters[..., None], drawings)
+        if self.jitter:
+            x = jittered(x, rng)
+        for turn in 1, 2, 3:
+            chosen = turns == turn
+            x[chosen] = np.rot90(x[chosen], turn, axes=(-3, -2))
+        return x
+
+    def pixels(self, characters: np.ndarray, drawings: np.ndarray) -> np.ndarray:
+        """Return a copy of drawings, uint8 (..., H, W, channels); indices broadcast together."""
+        return self.images[characters, drawings]
+
+    def _turns(self, rng: np.random.Generator, tasks: int, n_way: int) -> np.ndarray:
+        """Draw how often each class of each task is turned by 90°, int64 (T, N)."""
+        if self.rotations == "none":
+            return np.zeros((tasks, n_way), np.int64)
+        turns = below(rng, 4, (tasks, 1 if self.rotations == "episode" else n_way))
+        return np.broadcast_to(turns, (tasks, n_way))
+
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.image_shape))
+        return (
+            f"{type(self).__name__}({self.n_classes} classes × {self.n_drawings} drawings, {size}, "
+            f"rotations={self.rotations!r}, jitter={self.jitter})"
+        )
+
+
+def below(rng: np.random.Generator, bound: int | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw integers 0..bound−1 as ⌊u · bound⌋, which is the same in every version of NumPy."""
+    return (rng.random(shape) * bound).astype(np.int64)
+
+
+def distinct(rng: np.random.Generator, rows: int, n: int, bound: int) -> np.ndarray:
+    """Draw n distinct integers out of 0..bound−1 for each row: (rows, n) int64.
+
+    Every ordered choice is equally likely: the first n steps of a Fisher-Yates shuffle, in all rows
+    at a time.
+    """
+    deck = np.tile(np.arange(bound), (rows, 1))
+    steps = np.arange(n)
+    others = steps + below(
+        rng, bound - steps, (rows, n)
+    )  # step k swaps place k with one of k..bound−1
+    row = np.arange(rows)
+    for k in steps:
+        other = others[:, k]
+        deck[row, k], deck[row, other] = deck[row, other], deck[row, k]
+    return deck[:, :n]
+
+
+def jittered(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rotate and shift each image (..., H, W, channels) a little, as Santoro et al. (2016) do."""
+    shape = images.shape
+    images = images.reshape(-1, *shape[-3:])
+    angle = (2 * rng.random(len(images)) - 1) * (np.pi / 16)
+    shift = (2 * rng.random((len(images), 2)) - 1) * (10 / 105 * shape[-3])
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)  # (n, 2, 2)
+    return affine(images, rotation, shift).reshape(shape)
+
+
+def affine(images: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Resample images so that what was at A (p − c) + c − s comes to p, with c the image's centre.
+
+    images (n, H, W, channels) uint8; matrix A (n, 2, 2) and shift s (n, 2) in pixels, both in (row,
+    column) order. Bilinear, with background (0) outside; returns uint8 of the same shape.
+    """
+    n, height, width, channels = images.shape
+    A, s = matrix.astype(np.float32), shift.astype(np.float32)
+    r = np.arange(height, dtype=np.float32)[:, None] - np.float32((height - 1) / 2)
+    c = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
+
+    def source(axis: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the whole and the fractional part of one source coordinate, (n, H·W) each."""
+        row, column, offset = (v[:, None, None] for v in (A[:, axis, 0], A[:, axis, 1], s[:, axis]))
+        place = row * r + column * c + (np.float32((size - 1) / 2) - offset)
+        # 1 for the border below; beyond it everything is background, wherever exactly
+        place = np.clip(place + 1, 0, size + 1).reshape(n, -1)
+        whole = np.minimum(place.astype(np.int64), size)
+        return whole, place - whole
+
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(-1, channels)
+    (i, di), (j, dj) = source(0, height), source(1, width)
+    first = np.arange(n)[:, None] * ((height + 2) * (width + 2))
+    corner = first + i * (width + 2) + j
+    di, dj = di[..., None], dj[..., None]
+    top = (1 - dj) * padded[corner] + dj * padded[corner + 1]
+    bottom = (1 - dj) * padded[corner + width + 2] + dj * padded[corner + width + 3]
+    return ((1 - di) * top + di * bottom + np.float32(0.5)).astype(np.uint8).reshape(images.shape)

@@ -1,0 +1,273 @@
+"""Omniglot (Lake et al. 2015): 1623 handwritten characters, 50 alphabets, each drawn 20 times.
+
+The pictures come from the two official archives, images_background.zip and images_evaluation.zip,
+or the folders they extract to. Lake's split trains on the 30 background alphabets (964 characters)
+and tests on the 20 of evaluation (659). The papers' "1200/423" is a random split of characters,
+which only Snell's files (of the split Vinyals et al. used) pin down: 1028 characters to train, 172
+to validate, 423 to test. There one alphabet, Gurmukhi, is in both train and test, with different
+characters.
+"""
+
+import hashlib
+import importlib
+import io
+import re
+import struct
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from scratchmeta.data.archive import DataError, files, members
+from scratchmeta.data.cache import Arrays, cached
+from scratchmeta.data.images import ImageDataset
+
+URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
+MD5 = {
+    "images_background": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
+}
+SNELL = (
+    "https://github.com/jakesnell/prototypical-networks/tree/master/data/omniglot/splits/vinyals"
+)
+
+# the alphabets of Vinyals' validation characters, which all are background alphabets
+VALIDATION = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
+LAKE = ("background", "background-train", "background-val", "evaluation")
+VINYALS = ("train", "val", "trainval", "test")
+
+SIDE, DRAWERS = 105, 20
+MAX_BYTES = 1 << 16  # a picture has about 300
+
+
+class Omniglot(ImageDataset):
+    """Omniglot's characters in one split, read from `root` and kept as a cached array.
+
+    `split`, after Lake et al.: "background", "evaluation", and for a validation set that is
+    neither, "background-val" (the five background alphabets that Vinyals' validation characters
+    come from: 172 characters) with "background-train" (the other 25). After Vinyals et al.:
+    "train", "val", "trainval", "test", from the files of that name in `root`/splits/vinyals.
+    `rotations` and `jitter`: see `ImageDataset`; Vinyals et al. use "classes".
+
+    Images are `image_size` × `image_size` × 1, resampled from 105 × 105 with antialiasing (Pillow's
+    bilinear) unless that is asked for; ink is 255, background 0. With `download`, missing archives
+    are fetched into `root` and their MD5 verified.
+
+    Raises `DataError`, naming the file, where something is missing, damaged or not Omniglot.
+
+    Lake, Salakhutdinov & Tenenbaum, Human-level concept learning through probabilistic program
+    induction, Science 2015.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "background",
+        image_size: int = 28,
+        rotations: str = "none",
+        jitter: bool = False,
+        download: bool = False,
+    ) -> None:
+        root = Path(root)
+        if split not in LAKE + VINYALS:
+            raise ValueError(f"split: one of {', '.join(LAKE + VINYALS)} wanted, got {split!r}")
+        if not 1 <= image_size <= SIDE:
+            raise ValueError(f"image_size: 1 to {SIDE} wanted, got {image_size}")
+        listed = _listed(root / "splits" / "vinyals" / f"{split}.txt") if split in VINYALS else None
+        parts = tuple(MD5) if split in VINYALS else (f"images_{split.split('-')[0]}",)
+        stored = [_stored(_locate(root, part, download), part, image_size) for part in parts]
+        images = np.concatenate([arrays["images"] for arrays in stored])
+        names = np.concatenate([arrays["names"] for arrays in stored]).tolist()
+        if listed is None:
+            chosen = [row for row, name in enumerate(names) if _in_lake(name, split)]
+        else:
+            chosen = _rows(names, listed, root)
+        if not chosen:
+            raise DataError(f"{root}: no character of split {split!r}; partial archives?")
+        super().__init__(images[chosen], [names[row] for row in chosen], rotations, jitter)
+        self.split = split
+        self.image_shape = (image_size, image_size, 1)
+
+    def pixels(self, characters: np.ndarray, drawings: np.ndarray) -> np.ndarray:
+        """Return a copy of these drawings, uint8 (..., H, W, 1); indices broadcast together.
+
+        At 105 × 105 `images` holds one bit a pixel, (C, D, 105, 14), which are spread out here.
+        """
+        x = super().pixels(characters, drawings)
+        if self.image_shape[0] < SIDE:
+            return x
+        return np.unpackbits(x, axis=-1, count=SIDE)[..., None] * np.uint8(255)
+
+
+def _in_lake(name: str, split: str) -> bool:
+    """Whether a character of the split's archive belongs to the split."""
+    validates = name.split("/")[0] in VALIDATION
+    return {"background-train": not validates, "background-val": validates}.get(split, True)
+
+
+def _listed(file: Path) -> list[str]:
+    """Read a Vinyals split: characters "Alphabet/characterNN", each listed in four rotations."""
+    try:
+        lines = file.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        raise DataError(f"{file} not found; it is one of the files in {SNELL}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: lines of ASCII text wanted, got {error}") from error
+    characters = list(dict.fromkeys(line.rpartition("/")[0] for line in lines))
+    wanted = [f"{name}/rot{turn:03}" for name in characters for turn in (0, 90, 180, 270)]
+    if not lines or sorted(lines) != sorted(wanted):
+        odd = next(iter(set(lines) ^ set(wanted)), "none or repeated lines")
+        raise DataError(
+            f"{file}: Alphabet/characterNN/rot000, 090, 180 and 270 of each character wanted, "
+            f"each once; got {odd!r} without the others"
+        )
+    return characters
+
+
+def _rows(names: list[str], listed: list[str], root: Path) -> list[int]:
+    """Look up where each listed character is."""
+    place = {name: row for row, name in enumerate(names)}
+    if missing := [name for name in listed if name not in place]:
+        raise DataError(f"{root}: the archives lack {missing[0]!r}, which the split file lists")
+    return [place[name] for name in listed]
+
+
+def _locate(root: Path, part: str, download: bool) -> Path:
+    """Return the archive, else the extracted folder, of a part; fetch the archive if asked to."""
+    file, folder = root / f"{part}.zip", root / part
+    if file.is_file():
+        return file
+    if folder.is_dir():
+        return folder
+    if not download:
+        raise DataError(
+            f"Omniglot: neither {file} nor the folder {folder} exists; get the archive from "
+            f"{URL}{part}.zip or ask for it with download=True"
+        )
+    _download(file, part)
+    return file
+
+
+def _download(file: Path, part: str) -> None:
+    """Fetch an official archive and verify its MD5; nothing is left behind if either fails."""
+    pooch = _extra("pooch")
+    import requests  # comes with pooch
+
+    try:
+        pooch.retrieve(
+            url=f"{URL}{part}.zip",
+            known_hash=f"md5:{MD5[part]}",
+            fname=file.name,
+            path=file.parent,
+            progressbar=_Progress(file.name),
+        )
+    except (ValueError, OSError, requests.RequestException) as error:
+        raise DataError(f"{file}: download from {URL}{part}.zip failed: {error}") from error
+
+
+class _Progress:
+    """What pooch asks of a progress bar, on a bar of rich."""
+
+    def __init__(self, name: str) -> None:
+        from rich import progress
+
+        columns = progress.TextColumn("{task.description}"), progress.BarColumn()
+        sizes = progress.DownloadColumn(), progress.TimeRemainingColumn()
+        self.total = 0
+        self._bar = progress.Progress(*columns, *sizes)
+        self._task = self._bar.add_task(name, total=None)
+
+    def update(self, n: int) -> None:
+        """Advance by n bytes."""
+        self._bar.start()
+        self._bar.update(self._task, advance=n, total=self.total)
+
+    def reset(self) -> None:
+        """Go back to nothing, as pooch does before it declares the file complete."""
+        self._bar.reset(self._task)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+
+def _stored(path: Path, part: str, size: int) -> Arrays:
+    """Return a part from the cache: its "images" and the "names" (C,) of its characters.
+
+    Images are uint8 (C, 20, size, size, 1), but at 105 × 105 bits (C, 20, 105, 14).
+    """
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    key = f"{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()} {_identity(path)}"
+
+    def at(size: int) -> str:
+        return f"omniglot-{part}-{size}-{place}"
+
+    def bits() -> Arrays:
+        return cached(at(SIDE), key, lambda: _decoded(path, part))
+
+    return bits() if size == SIDE else cached(at(size), key, lambda: _resized(bits(), size))
+
+
+def _identity(path: Path) -> str:
+    """Return what changes when the data may have changed: names, sizes and times."""
+    content = [path] if path.is_file() else files(path)
+    stats = [(str(file), file.stat()) for file in content]
+    return " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+
+
+def _decoded(path: Path, part: str) -> Arrays:
+    """Read all pictures as bits (C, 20, 105, 14), 1 for ink, sorted by character and drawer."""
+    pattern = re.compile(rf"{part}/([^/]+/character\d\d)/\d{{4}}_(\d\d)\.png")
+    drawings: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for name, content in members(path, MAX_BYTES):
+        match = pattern.fullmatch(name)
+        if match is None:
+            raise DataError(f"{path}: {part}/Alphabet/characterNN/NNNN_NN.png wanted, got {name!r}")
+        ink = _ink(content, f"{path}: {name}")
+        drawings.setdefault(match[1], []).append((int(match[2]), ink))
+    for name, found in drawings.items():
+        drawers = sorted(drawer for drawer, _ in found)
+        if drawers != list(range(1, DRAWERS + 1)):
+            raise DataError(f"{path}: {name}: drawings 1 to {DRAWERS} wanted, got {drawers}")
+    if not drawings:
+        raise DataError(f"{path}: no pictures in it")
+    images = [
+        [bits for _, bits in sorted(found, key=lambda d: d[0])] for found in drawings.values()
+    ]
+    return {"images": np.array(images), "names": np.array(list(drawings))}
+
+
+def _ink(content: bytes, name: str) -> np.ndarray:
+    """Decode one PNG to bits (105, 14), 1 where there is ink."""
+    Image = _extra("PIL.Image")
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
+        raise DataError(f"{name} is not a PNG picture")
+    # before Pillow reserves memory for what a hostile header declares
+    if (size := struct.unpack_from(">II", content.ljust(24), 16)) != (SIDE, SIDE):
+        raise DataError(f"{name}: {SIDE} × {SIDE} pixels wanted, got {size[0]} × {size[1]}")
+    try:
+        picture = Image.open(io.BytesIO(content), formats=["PNG"])
+        white = picture.convert("1", dither=Image.Dither.NONE).tobytes()
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise DataError(f"{name}: damaged picture: {error}") from error
+    return ~np.frombuffer(white, np.uint8).reshape(SIDE, -1)
+
+
+def _resized(arrays: Arrays, size: int) -> Arrays:
+    """Resample bits (C, 20, 105, 14) to "images" (C, 20, size, size, 1), 255 for full ink."""
+    Image = _extra("PIL.Image")
+    bits = arrays["images"]
+    images = np.empty((*bits.shape[:2], size, size, 1), np.uint8)
+    for place in np.ndindex(bits.shape[:2]):
+        ink = Image.frombytes("1", (SIDE, SIDE), bits[place].tobytes()).convert("L")
+        picture = ink.resize((size, size), Image.Resampling.BILINEAR)
+        images[place] = np.asarray(picture)[..., None]
+    return {**arrays, "images": images}
+
+
+def _extra(module: str) -> ModuleType:
+    """Import a module that only reading data from disk needs."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is needed here: pip install 'scratchmeta[data]'") from error
