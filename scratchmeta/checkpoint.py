@@ -1,0 +1,243 @@
+"""A run's folder: its configuration, its metrics, and checkpoints that are whole or absent.
+
+    RUN/config.json         what was asked for, and where it ran: configuration, command, version,
+    seed, hardware RUN/metrics.jsonl       one JSON object a line, `step` first
+    RUN/last.safetensors    the state after the last completed step that was saved
+    RUN/best.safetensors    the state that did best on the validation episodes
+
+A checkpoint is one safetensors file: arrays named params/... and optimizer/... by their path in
+the tree, and in its header the step, the best validation so far and the algorithm. Everything is
+written beside its name and moved over it in one step (os.replace), so a reader sees the old file
+or the new one.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from scratchmeta import tree
+
+FORMAT = "scratchmeta-1"  # the layout described above; a reader refuses any other
+FILES = ("metrics.jsonl", "last.safetensors", "best.safetensors", "episode.png", "learning.png")
+
+
+class CheckpointError(ValueError):
+    """A run folder or checkpoint cannot be read, or does not fit what it is wanted for."""
+
+
+class State(NamedTuple):
+    """All that the next training step depends on besides its episodes, which (seed, step) gives."""
+
+    step: int  # optimizer steps completed
+    params: Any  # nested dict of arrays
+    optimizer: Any  # nested dict of arrays
+    best_score: float | None  # higher is better; None before the first validation
+    best_step: int  # the step best_score was reached at
+
+
+# --- one checkpoint -----------------------------------------------------------------------------
+
+
+def save_state(path: Path, state: State, algorithm: str) -> None:
+    """Writes the checkpoint `path`, atomically."""
+    trees = {"params": state.params, "optimizer": state.optimizer}
+    arrays = dict(zip(tree.paths(trees), tree.flatten(tree.to_numpy(trees))[0], strict=True))
+    header = {
+        "format": FORMAT,
+        "algorithm": algorithm,
+        "step": json.dumps(state.step),
+        "best_score": json.dumps(state.best_score),
+        "best_step": json.dumps(state.best_step),
+    }
+    # safetensors writes the bytes as they lie, so they must lie in C order
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_atomically(path, save(arrays, metadata=header))
+
+
+def load_state(path: Path, like: State, algorithm: str) -> State:
+    """Reads the checkpoint `path`; its arrays must have names, shapes and dtypes as in `like`.
+
+    `like.optimizer` may be None: then only the parameters are read. Arrays come out on the
+    backend in use.
+
+    Raises CheckpointError for a missing, truncated or foreign file, for one of another algorithm,
+    and naming the first array that does not fit, what was wanted and what was got.
+    """
+    header, arrays = _read(path)
+    if header.get("algorithm") != algorithm:
+        raise CheckpointError(
+            f"{path}: wanted a checkpoint of {algorithm!r}, got one of {header.get('algorithm')!r}"
+        )
+    loaded = {}
+    for group in ("params", "optimizer"):
+        wanted = getattr(like, group)
+        loaded[group] = None if wanted is None else _fit(path, group, wanted, arrays)
+    return State(
+        json.loads(header["step"]),
+        loaded["params"],
+        loaded["optimizer"],
+        json.loads(header["best_score"]),
+        json.loads(header["best_step"]),
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: wanted a checkpoint of format {FORMAT!r}, got {header.get('format')!r}"
+        )
+    return header, arrays
+
+
+def _fit(path: Path, group: str, wanted: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The tree of the form `wanted` with leaves from `arrays`, every name and shape compared."""
+    leaves, treedef = tree.flatten(wanted)
+    names = tree.paths({group: wanted})
+    for name in arrays:
+        if name.startswith(f"{group}/") and name not in names:
+            raise CheckpointError(f"{path}: {name} is not a parameter of this network or optimizer")
+    fitted = []
+    for name, leaf in zip(names, leaves, strict=True):
+        if name not in arrays:
+            raise CheckpointError(f"{path}: {name} is missing, wanted shape {leaf.shape}")
+        got = arrays[name]
+        if got.shape != leaf.shape or got.dtype != leaf.dtype:
+            raise CheckpointError(
+                f"{path}: {name}: wanted {leaf.dtype} of shape {leaf.shape}, "
+                f"got {got.dtype} of shape {got.shape}"
+            )
+        fitted.append(np.array(got))  # a copy of its own, aligned and writable
+    return tree.to_backend(tree.unflatten(treedef, fitted))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces the file `path` in one moment: written beside it, flushed to disk, moved over it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+# --- the folder ---------------------------------------------------------------------------------
+
+
+class Run:
+    """One run's folder. `Run.create` begins it, `Run.open` finds it again."""
+
+    def __init__(self, path: Path, config: dict) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, config: dict, *, overwrite: bool = False) -> "Run":
+        """Begins a run in the folder `path`; `config` must have the key "algorithm".
+
+        Raises FileExistsError if the folder holds anything, unless it holds a run and `overwrite`
+        is true: then that run's files are deleted.
+        """
+        path = Path(path)
+        if path.is_dir() and any(path.iterdir()):
+            if not overwrite:
+                raise FileExistsError(
+                    f"{path}: exists and is not empty; "
+                    f"--resume {path} continues it, --overwrite begins anew"
+                )
+            cls.open(path)  # refuses to delete from a folder that is not a run's
+            for name in FILES:
+                (path / name).unlink(missing_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, config)
+        run.record()
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "Run":
+        """The run in the folder `path`; raises CheckpointError if there is no readable one."""
+        path = Path(path)
+        try:
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: not a run folder (no config.json in it)") from None
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path / 'config.json'}: not readable as JSON ({error})"
+            ) from error
+        if not isinstance(config, dict) or "algorithm" not in config:
+            raise CheckpointError(f"{path / 'config.json'}: does not name its algorithm")
+        return cls(path, config)
+
+    def record(self) -> None:
+        """Writes `config` to config.json."""
+        write_atomically(
+            self.path / "config.json", json.dumps(self.config, indent=2).encode() + b"\n"
+        )
+
+    def checkpoint(self, name: str) -> Path:
+        """The path of the checkpoint "last" or "best"."""
+        return self.path / f"{name}.safetensors"
+
+    def save(self, name: str, state: State) -> None:
+        """Writes the checkpoint "last" or "best"."""
+        save_state(self.checkpoint(name), state, self.config["algorithm"])
+
+    def load(self, name: str, like: State) -> State:
+        """Reads the checkpoint "last" or "best"; see `load_state`."""
+        return load_state(self.checkpoint(name), like, self.config["algorithm"])
+
+    def metrics(self, after: int) -> AbstractContextManager["Metrics"]:
+        """The metrics file, cut off after step `after` and open to be continued from there."""
+        path = self.path / "metrics.jsonl"
+        kept = "".join(json.dumps(line) + "\n" for line in self.history() if line["step"] <= after)
+        write_atomically(path, kept.encode())
+        return appended(path)
+
+    def history(self) -> list[dict]:
+        """The lines of metrics.jsonl; one that a crash left half written ends the list."""
+        lines: list[dict] = []
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    lines.append(json.loads(line))
+                except ValueError:
+                    break
+        return lines
+
+
+class Metrics:
+    """Writes one JSON object a line; `flush` hands the lines to the operating system."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.flush = file.flush
+
+    def write(self, step: int, **values: float) -> None:
+        """One line: {"step": step, name: value, ...}."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+@contextmanager
+def appended(path: str | os.PathLike) -> Iterator[Metrics]:
+    """Metrics at the end of the file `path`."""
+    with open(path, "a", encoding="utf-8") as file:
+        yield Metrics(file)

@@ -1,0 +1,129 @@
+"""Evaluation over many episodes: the mean accuracy, or mean squared error, with its 95 % interval.
+
+    ci95 = 1.96 s / √n        n episodes, s the standard deviation of their accuracies
+
+Episodes are numbered: those of training count from 0, the others from the far ends below, so that
+data without a split of its own (sinusoids) is never tested on tasks it was trained on.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scratchmeta import episodes
+from scratchmeta.episodes import Episode
+from scratchmeta.presets import Training
+from scratchmeta.progress import Progress
+from scratchmeta.tree import to_backend, to_numpy
+
+CALIBRATION, VALIDATION, TEST = 2**61, 2**62, 2**63  # index of the first episode of each kind
+CHUNK_VALUES = 2**18  # numbers in the images of one chunk, about 330 images of 28 x 28
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A mean over `episodes` episodes and half its 95 % interval."""
+
+    measure: str  # "accuracy", between 0 and 1, or "mse"
+    value: float
+    ci95: float
+    episodes: int
+    n_way: int
+    k_shot: int
+
+    @property
+    def score(self) -> float:
+        """The accuracy, or −mse: the better of two evaluations has the higher score."""
+        return self.value if self.measure == "accuracy" else -self.value
+
+    def as_dict(self) -> dict[str, float]:
+        """{"accuracy" or "mse": ..., "ci95": ..., "episodes": ..., "n_way": ..., "k_shot": ...}"""
+        return {
+            self.measure: self.value,
+            "ci95": self.ci95,
+            "episodes": self.episodes,
+            "n_way": self.n_way,
+            "k_shot": self.k_shot,
+        }
+
+    def __str__(self) -> str:
+        if self.measure == "accuracy":
+            return f"accuracy {100 * self.value:.2f} % ± {100 * self.ci95:.2f}"
+        return f"mse {self.value:.4f} ± {self.ci95:.4f}"
+
+
+def evaluate(
+    algorithm: Any,
+    params: Any,
+    dataset: Any,
+    n_way: int = 5,
+    k_shot: int = 1,
+    n_query: int = 15,
+    *,
+    episodes: int = 600,
+    seed: int = 0,
+    first: int = TEST,
+    progress: bool = False,
+) -> Evaluation:
+    """Evaluates `params` on the episodes `first`, `first` + 1, ... of `seed`, a chunk at a time.
+
+    The measure of a classification episode is the share of its N·Q queries whose most probable
+    class is theirs; where labels are real numbers it is the mean squared error over the query
+    points. Raises ValueError for fewer than 2 episodes, which have no interval, and as
+    `episodes.sample` does.
+    """
+    if episodes < 2:
+        raise ValueError(f"episodes: wanted at least 2, got {episodes}")
+    values: list[float] = []
+    with Progress("evaluate", episodes, shown=progress) as bar:
+        for chunk in _chunks(dataset, n_way, k_shot, n_query, episodes, seed, first):
+            predicted = to_numpy(algorithm.predict(params, to_backend(chunk)))
+            measure, chunk_values = _measure(predicted, chunk.query_y)
+            values.extend(chunk_values)
+            bar.update(len(values), f"{np.mean(values):.4f}")
+    return Evaluation(
+        measure=measure,
+        value=float(np.mean(values)),
+        ci95=1.96 * float(np.std(values, ddof=1)) / math.sqrt(episodes),
+        episodes=episodes,
+        n_way=n_way,
+        k_shot=k_shot,
+    )
+
+
+def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) -> Any:
+    """The parameters after the algorithm's `calibrate` on fixed training episodes."""
+    shape = settings.n_way, settings.k_shot, settings.n_query, settings.tasks
+    batch = episodes.sample(dataset, *shape, seed=settings.seed, index=CALIBRATION)
+    return algorithm.calibrate(params, to_backend(batch))
+
+
+class NearestNeighbour:
+    """The baseline on raw pixels: `predict` gives 1 to the class of the nearest image, 0 else."""
+
+    def predict(self, params: None, batch: Episode) -> np.ndarray:
+        """Scores (T, N·Q, N); there are no parameters."""
+        batch = to_numpy(batch)
+        labels = episodes.nearest_neighbour(batch)  # (T, N·Q)
+        return (labels[..., None] == np.arange(batch.support_y.max() + 1)).astype(np.float32)
+
+
+def _chunks(dataset, n_way, k_shot, n_query, n, seed, first):
+    """n episodes of one task each, as many of them stacked as make CHUNK_VALUES numbers."""
+
+    def one(index):
+        return episodes.sample(dataset, n_way, k_shot, n_query, 1, seed, index)
+
+    size = max(1, CHUNK_VALUES // sum(x.size for x in one(first)))
+    for start in range(0, n, size):
+        parts = [one(first + index) for index in range(start, min(start + size, n))]
+        yield Episode(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _measure(predicted: np.ndarray, query_y: np.ndarray) -> tuple[str, np.ndarray]:
+    """One number for each task: accuracy from scores (T, Q, N), or mse from values (T, Q, 1)."""
+    if query_y.dtype.kind == "i":
+        return "accuracy", (predicted.argmax(-1) == query_y).mean(-1)
+    return "mse", np.square(predicted - query_y).mean(axis=(1, 2))

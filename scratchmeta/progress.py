@@ -1,0 +1,67 @@
+"""Progress on standard error: a bar on a terminal, a plain line now and then anywhere else.
+
+train ━━━━━━━━━━━━╸━━━━━━━━ 240/400  loss 0.312  validation 91.2 %  0:00:41
+"""
+
+import sys
+import time
+
+BAR_INTERVAL = 0.1  # seconds between redraws: the loop must not wait for its own bar
+LINE_INTERVAL = 10.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Reports how much of `total` is done; a context manager.
+
+    `start` is how much was done before (a resumed run); with `shown` false nothing is reported.
+    `update` may be called as often as one likes.
+    """
+
+    def __init__(self, label: str, total: int, start: int = 0, shown: bool = True) -> None:
+        self.label, self.total, self.start, self.shown = label, total, start, shown
+        self.done, self.note = start, ""
+        self.began = self.reported = time.monotonic()
+        self.bar = None
+
+    def __enter__(self) -> "Progress":
+        if self.shown and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self.bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[note]}"),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self.task = self.bar.add_task(
+                self.label, total=self.total, completed=self.start, note=""
+            )
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._report()
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self, done: int, note: str) -> None:
+        """Says that `done` of the total are done, with a note such as the loss."""
+        self.done, self.note = done, note
+        interval = LINE_INTERVAL if self.bar is None else BAR_INTERVAL
+        if time.monotonic() - self.reported >= interval:
+            self._report()
+
+    def _report(self) -> None:
+        self.reported = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, note=self.note)
+        if self.bar is not None or not self.shown:
+            return
+        parts = [f"{self.label} {self.done}/{self.total}", self.note]
+        if self.done > self.start:
+            pace = (self.reported - self.began) / (self.done - self.start)
+            parts.append(f"{pace * (self.total - self.done):.0f} s left")
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)

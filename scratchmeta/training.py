@@ -1,0 +1,210 @@
+"""One training loop for every algorithm.
+
+    for t = 1, 2, ...:
+        L, g = meta_gradient(θ, episodes of step t)
+        θ = Adam(θ, g)
+        now and then validate, save
+
+An episode is a pure function of (seed, index) and a step's index is its number, so (step, θ, the
+optimizer's state, the best validation so far) is the whole state: a run that is stopped and
+resumed continues bit for bit.
+"""
+
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from scratchmeta import backend, episodes, optim, tree
+from scratchmeta.checkpoint import Run, State, appended
+from scratchmeta.evaluation import Evaluation, calibrated, evaluate
+from scratchmeta.presets import Training
+from scratchmeta.progress import Progress
+
+SMALL = 2**14  # numbers in a batch below which sampling ahead in a thread costs more than it saves
+
+
+class NonFiniteError(ValueError):
+    """The loss or a gradient is infinite or NaN; training stopped, its last checkpoint is kept."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped training after `step`, whose state was saved."""
+
+    def __init__(self, step: int, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
+        self.step, self.signum = step, signum
+
+
+def train(
+    algorithm: Any,
+    dataset: Any,
+    settings: Training,
+    *,
+    validation: Any = None,
+    run: str | os.PathLike | None = None,
+    config: dict | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> State:
+    """Trains `algorithm` on episodes of `dataset` and returns its last State, `params` among it.
+
+    `validation`, a dataset of other classes, is evaluated on every `settings.validate_every`
+    steps, always with the same episodes; training stops early after `settings.patience` of them
+    without a new best. With `run`, metrics, checkpoints and `config` are written into that folder
+    (see scratchmeta.checkpoint), and SIGINT or SIGTERM stops the loop after the step it is in,
+    with a checkpoint. `resume` continues from the run's last checkpoint, `overwrite` begins anew.
+
+    Raises NonFiniteError if the loss or a gradient is not finite, Interrupted after a signal,
+    CheckpointError if there is no checkpoint to resume from or it does not fit, FileExistsError
+    rather than write into a folder that is not empty.
+    """
+    shape = settings.n_way, settings.k_shot, settings.n_query, settings.tasks
+    small = sum(x.size for x in episodes.sample(dataset, *shape, seed=settings.seed)) < SMALL
+    optimizer = _optimizer(settings)
+    params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))
+    state = State(0, params, optimizer.init(params), None, 0)
+
+    # all that can be wrong with what was asked for has shown itself: now the folder
+    config = config or {"algorithm": type(algorithm).__name__, "training": asdict(settings)}
+    folder = None
+    if resume:
+        folder = Run.open(run)
+        state = folder.load("last", like=state)
+        folder.config = config
+        folder.record()
+    elif run is not None:
+        folder = Run.create(run, config, overwrite=overwrite)
+
+    with ExitStack() as stack:
+        batches = episodes.stream(
+            dataset, *shape, seed=settings.seed, start=state.step, prefetch=0 if small else 2
+        )
+        stack.enter_context(closing(batches))
+        metrics = stack.enter_context(
+            folder.metrics(after=state.step) if folder else appended(os.devnull)
+        )
+        bar = stack.enter_context(Progress("train", settings.steps, state.step, shown=progress))
+        caught = stack.enter_context(_signals(catch=folder is not None))
+        stack.enter_context(np.errstate(all="ignore"))  # _refuse_non_finite looks at every step
+
+        def save(name: str) -> None:
+            if folder:
+                metrics.flush()
+                folder.save(name, state)
+
+        save("last")
+        note = ""
+        while state.step < settings.steps and not _stale(state, settings):
+            batch = tree.to_backend(next(batches))
+            loss, grads = algorithm.meta_gradient(state.params, batch)
+            loss = float(loss)
+            _refuse_non_finite(loss, grads, state.step + 1, settings)
+            state = _update(state, optimizer, grads, settings)
+            metrics.write(state.step, loss=loss)
+            bar.update(state.step, f"loss {loss:.3f}{note}")
+            if state.step % settings.validate_every == 0:
+                if validation is not None:
+                    result = _validate(algorithm, state.params, dataset, validation, settings)
+                    metrics.write(state.step, validation=result.value, ci95=result.ci95)
+                    note = f"  validation {result}"
+                    if state.best_score is None or result.score > state.best_score:
+                        state = state._replace(best_score=result.score, best_step=state.step)
+                        save("best")
+                save("last")
+            if caught:
+                save("last")
+                raise Interrupted(state.step, caught[0])
+        save("last")
+    return state
+
+
+# --- one step -----------------------------------------------------------------------------------
+
+
+def _update(state: State, optimizer: Any, grads: Any, settings: Training) -> State:
+    if settings.clip_norm:
+        grads = optim.clip_by_norm(grads, settings.clip_norm)
+    params, moments = optimizer.step(state.params, grads, state.optimizer)
+    return state._replace(step=state.step + 1, params=_in_c_order(params), optimizer=moments)
+
+
+def _in_c_order(params: Any) -> Any:
+    """The parameters in the layout a checkpoint gives them back in: BLAS may round by layout."""
+    return tree.map(lambda p: backend.xp(p).asarray(p, order="C"), params)
+
+
+def _optimizer(settings: Training) -> optim.Adam:
+    """Adam with lr, halved every `halve_every` steps."""
+    every = settings.halve_every
+    return optim.Adam(optim.step_decay(settings.lr, every) if every else settings.lr)
+
+
+def _refuse_non_finite(loss: float, grads: Any, step: int, settings: Training) -> None:
+    leaves = tree.flatten(grads)[0]
+    finite = [math.isfinite(loss), *(bool(backend.xp(g).isfinite(g).all()) for g in leaves)]
+    if not all(finite):
+        names = ["loss", *(f"gradient of {path}" for path in tree.paths(grads))]
+        raise NonFiniteError(
+            f"the {names[finite.index(False)]} is not finite at step {step} "
+            f"(seed {settings.seed}); the last checkpoint is kept. "
+            "A smaller learning rate, or clip_norm, may help"
+        )
+
+
+# --- validation and stopping --------------------------------------------------------------------
+
+
+def _validate(algorithm, params, dataset, validation, settings: Training) -> Evaluation:
+    return evaluate(
+        algorithm,
+        calibrated(algorithm, params, dataset, settings),
+        validation,
+        settings.test_way,
+        settings.k_shot,
+        settings.test_query,
+        episodes=settings.validation_episodes,
+        seed=settings.seed,
+    )
+
+
+def _stale(state: State, settings: Training) -> bool:
+    """Whether the last `patience` validations brought nothing better."""
+    if not settings.patience or state.best_score is None:
+        return False
+    return state.step - state.best_step >= settings.patience * settings.validate_every
+
+
+@contextmanager
+def _signals(catch: bool) -> Iterator[list[int]]:
+    """A list that SIGINT or SIGTERM puts its number in; a second signal does what it did before.
+
+    Python lets only the main thread set handlers; in any other the list stays empty.
+    """
+    caught: list[int] = []
+    if not catch or threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def put_back() -> None:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    def note(signum: int, frame: object) -> None:
+        caught.append(signum)
+        put_back()
+
+    for signum in before:
+        signal.signal(signum, note)
+    try:
+        yield caught
+    finally:
+        put_back()
