@@ -1,18 +1,30 @@
 """scratchmeta: meta-learning from scratch, on NumPy or CuPy.
 
 Three doors: STUDY an algorithm as one short file, VERIFY every gradient numerically, RUN it.
-Reading path: core -> ops/elementwise -> gradcheck -> algorithms/prototypical -> algorithms/maml.
+Reading path: core -> ops/elementwise -> gradcheck -> algorithms/prototypical -> algorithms/maml ->
+ops/fused -> kernels/pairwise.
 """
 
-from scratchmeta import backend, ops, tree
-from scratchmeta.core import (
-    Tensor,
-    grad,
-    hvp,
-    no_grad,
-    stop_gradient,
-    value_and_grad,
-    vjp,
-)
+from scratchmeta import algorithms, backend, data, episodes, losses, nn, ops, optim, tree
+from scratchmeta.core import Tensor, grad, hvp, no_grad, stop_gradient, value_and_grad, vjp
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Tensor",
+    "algorithms",
+    "backend",
+    "data",
+    "episodes",
+    "grad",
+    "hvp",
+    "losses",
+    "nn",
+    "no_grad",
+    "ops",
+    "optim",
+    "stop_gradient",
+    "tree",
+    "value_and_grad",
+    "vjp",
+]

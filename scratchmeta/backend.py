@@ -1,7 +1,8 @@
 """NumPy or CuPy: the only file that knows there are two.
 
-Code below the training loop never asks which backend is in use. It asks an array, `xp(array).exp(array)`, and so
-follows the arrays it is given. The switch, `use("cupy")`, decides only where new arrays are born: parameters, episodes.
+Code below the training loop never asks which backend is in use. It asks an array,
+`xp(array).exp(array)`, and so follows the arrays it is given. The switch, `use("cupy")`, decides
+only where new arrays are born: parameters, episodes.
 """
 
 import os
@@ -25,7 +26,8 @@ def _import_cupy() -> ModuleType:
         import cupy
     except ImportError as error:
         raise BackendError(
-            "backend 'cupy' was asked for, but CuPy is not installed: pip install 'scratchmeta[cupy]'"
+            "backend 'cupy' was asked for, but CuPy is not installed: "
+            "pip install 'scratchmeta[cupy]'"
         ) from error
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
@@ -36,7 +38,7 @@ def _import_cupy() -> ModuleType:
     return cupy
 
 
-# --- which module an array belongs to ---------------------------------------------------------------------------------
+# --- which module an array belongs to -------------------------------------------------------------
 
 _module_of_type: dict[type, ModuleType] = {np.ndarray: np}
 
@@ -65,11 +67,11 @@ def is_array(value: object) -> bool:
     return isinstance(value, np.ndarray | np.generic) or xp(value) is not np
 
 
-# --- where new arrays are born ----------------------------------------------------------------------------------------
+# --- where new arrays are born --------------------------------------------------------------------
 
 
 class _Switch:
-    """Sets a module-level choice at once; as a context manager, puts the previous one back on leaving."""
+    """Sets a module-level choice; as a context manager, puts the old one back on leaving."""
 
     def __init__(self, variable: str, value: object) -> None:
         self.variable = variable
@@ -96,8 +98,9 @@ _kernels: bool = True
 def use(name: str) -> _Switch:
     """Makes `name`, "numpy" or "cupy", the backend of arrays made from now on.
 
-    `with use("cupy"): ...` puts the previous one back afterwards. The environment variable SCRATCHMETA_BACKEND gives the
-    first choice. Raises BackendError for an unknown name, and where CuPy or a GPU is missing.
+    `with use("cupy"): ...` puts the previous one back afterwards. The environment variable
+    SCRATCHMETA_BACKEND gives the first choice. Raises BackendError for an unknown name, and where
+    CuPy or a GPU is missing.
     """
     _named(name)
     return _Switch("_name", name)
@@ -109,7 +112,7 @@ def current() -> str:
 
 
 def use_kernels(on: bool) -> _Switch:
-    """Turns the hand-written kernels on or off; off, the plain references they are checked against answer.
+    """Turns the hand-written kernels on or off; off, their references answer instead.
 
     `with use_kernels(False): ...` puts the previous choice back afterwards.
     """
@@ -121,11 +124,11 @@ def kernels_enabled() -> bool:
     return _kernels
 
 
-# --- moving and making arrays -----------------------------------------------------------------------------------------
+# --- moving and making arrays ---------------------------------------------------------------------
 
 
 def asarray(value: object, dtype: object = None) -> Array:
-    """`value` as an array of the backend in use, copied only where the dtype or the device differs."""
+    """`value` on the backend in use, copied only where the dtype or the device differs."""
     module = _named(_name)
     if module is np:
         value = to_numpy(value)

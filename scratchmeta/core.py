@@ -1,20 +1,22 @@
 """The whole engine: Tensor, Node, primitive and reverse-mode differentiation of any order.
 
-A **Tensor** is a handle: an array and the node that produced it. A **Node** remembers one call of a primitive: its
-arguments, its result, and the nodes its arguments came from. A **primitive** is a plain function on raw arrays with one
-*rule* per argument, written in the library's own operations:
+A **Tensor** is a handle: an array and the node that produced it. A **Node** remembers one call of
+a primitive: its arguments, its result, and the nodes its arguments came from. A **primitive** is a
+plain function on raw arrays with one *rule* per argument, written in the library's own operations:
 
-    @primitive(lambda g, y, a, b: g * b,       # ā = ȳ ∂y/∂a        g is ȳ, the cotangent of the result y
+    @primitive(lambda g, y, a, b: g * b,       # ā = ȳ ∂y/∂a     g is ȳ, the cotangent of y
                lambda g, y, a, b: g * a)       # b̄ = ȳ ∂y/∂b
     def multiply(a, b):
         return a * b
 
-Given raw arrays, `multiply` returns a raw array; given a Tensor it returns a Tensor and records a node. This is what makes
-one rule serve every order: the backward pass feeds the rules raw arrays when only the numbers are wanted
-(`create_graph=False`), and Tensors, whose operations are recorded in turn, when the gradient is to be differentiated again.
+Given raw arrays, `multiply` returns a raw array; given a Tensor it returns a Tensor and records a
+node. This is what makes one rule serve every order: the backward pass feeds the rules raw arrays
+when only the numbers are wanted (`create_graph=False`), and Tensors, whose operations are recorded
+in turn, when the gradient is to be differentiated again.
 
-Gradients are returned values. Nothing is stored on a Tensor, nothing is modified in place, nodes point only to older nodes,
-so there are no reference cycles and a graph's memory goes when its last handle goes.
+Gradients are returned values. Nothing is stored on a Tensor, nothing is modified in place, nodes
+point only to older nodes, so there are no reference cycles and a graph's memory goes when its last
+handle goes.
 """
 
 import functools
@@ -28,14 +30,17 @@ from scratchmeta import backend, tree
 Array = backend.Array
 Tree = Any  # an array, or nested dicts, tuples and lists of arrays
 
-_next_number = count().__next__  # nodes are numbered by creation: every node is newer than its parents
+# Nodes are numbered by creation: every node is newer than its parents.
+_next_number = count().__next__
 
 
 class Node:
-    """One recorded call: `out = op(*args, **kwargs)`; `parents[i]` is the node that args[i] came from, or None.
+    """One recorded call: `out = op(*args, **kwargs)`.
 
-    A leaf, which a Tensor made from an array gets, has no op. One output of a several-output op has no op either, and
-    `slot` says which output of its only parent it is.
+    `parents[i]` is the node that args[i] came from, or None where args[i] is a constant.
+
+    A leaf, which a Tensor made from an array gets, has no op. One output of a several-output op
+    has no op either, and `slot` says which output of its only parent it is.
     """
 
     __slots__ = ("args", "kwargs", "number", "op", "out", "parents", "slot")
@@ -47,10 +52,11 @@ class Node:
 
 
 class Tensor:
-    """An array that operations on it are recorded from: `Tensor(array)` is a leaf to differentiate with respect to.
+    """An array to differentiate with respect to, or the result of operations on such.
 
-    `data` is the raw NumPy or CuPy array (never copied, never modified); `shape`, `dtype`, `ndim`, `size` are the array's.
-    Operators and indexing are the functions of `scratchmeta.ops`; comparisons give raw boolean arrays.
+    `data` is the raw NumPy or CuPy array (never copied, never modified); `shape`, `dtype`, `ndim`,
+    `size` are the array's. Operators and indexing are the functions of `scratchmeta.ops`;
+    comparisons give raw boolean arrays.
 
     >>> from scratchmeta import Tensor, grad, ops
     >>> x = Tensor(np.array([1.0, 2.0]))
@@ -59,7 +65,8 @@ class Tensor:
     """
 
     __slots__ = ("data", "node")
-    __array_ufunc__ = None  # makes `ndarray * Tensor` ask Tensor.__rmul__ instead of looping over elements
+    # Makes `ndarray * Tensor` ask Tensor.__rmul__ instead of looping over elements.
+    __array_ufunc__ = None
 
     def __init__(self, data, node=None):
         if node is None:
@@ -92,20 +99,23 @@ class Tensor:
 
     def __array__(self, dtype=None, copy=None):
         if self.node is not DEAD:
-            raise TypeError("a live Tensor does not turn into an array silently: read .data, or stop_gradient it first")
+            raise TypeError(
+                "a live Tensor does not turn into an array silently: "
+                "read .data, or stop_gradient it first"
+            )
         return self.data if dtype is None else self.data.astype(dtype)
 
 
 DEAD = Node()  # the node of every Tensor that nothing is recorded from
 
 
-# --- recording --------------------------------------------------------------------------------------------------------
+# --- recording ------------------------------------------------------------------------------------
 
 _recording = True
 
 
-class _Recording:
-    """Switches recording for the length of a with-block."""
+class recording:
+    """Switches recording on or off for the length of a with-block."""
 
     def __init__(self, on: bool) -> None:
         self.on = on
@@ -119,9 +129,9 @@ class _Recording:
         _recording = self.previous
 
 
-def no_grad() -> _Recording:
+def no_grad() -> recording:
     """A with-block inside which nothing is recorded: results are Tensors, but constants."""
-    return _Recording(False)
+    return recording(False)
 
 
 def is_recording() -> bool:
@@ -156,20 +166,25 @@ def _explain(op, args, kwargs, error):
     return OperationError(f"{op.__name__}({', '.join(given)}): {error}")
 
 
-def primitive(*rules: Callable | None, joint: Callable | None = None) -> Callable[[Callable], Callable]:
+def primitive(
+    *rules: Callable | None, joint: Callable | None = None
+) -> Callable[[Callable], Callable]:
     """Turns a function on raw arrays into a differentiable operation.
 
-    `rules[i](g, y, *args, **kwargs)` is the cotangent of args[i], given the cotangent g of the result y; None marks an
-    argument that is not differentiated. `joint(g, y, *args, **kwargs)`, instead, returns the cotangents of all arguments
-    at once. A function that returns a tuple is a several-output operation: g is then a list, with None for an output that
-    nothing depends on. The operation keeps its rules in the list `op.rules` (or in `op.joint`).
+    `rules[i](g, y, *args, **kwargs)` is the cotangent of args[i], given the cotangent g of the
+    result y; None marks an argument that is not differentiated. `joint(g, y, *args, **kwargs)`,
+    instead, returns the cotangents of all arguments at once. A function that returns a tuple is a
+    several-output operation: g is then a list, with None for an output that nothing depends on.
+    The operation keeps its rules in the list `op.rules` (or in `op.joint`).
 
     Raises OperationError where the function itself raises ValueError, TypeError or IndexError.
     """
 
     def decorate(forward):
         names = [
-            name for name, p in inspect.signature(forward).parameters.items() if p.kind != p.KEYWORD_ONLY
+            name
+            for name, p in inspect.signature(forward).parameters.items()
+            if p.kind != p.KEYWORD_ONLY
         ]
 
         @functools.wraps(forward)
@@ -180,7 +195,9 @@ def primitive(*rules: Callable | None, joint: Callable | None = None) -> Callabl
             parents = None
             for a in args:
                 if type(a) is Tensor:
-                    parents = [None if type(a) is not Tensor or a.node is DEAD else a.node for a in args]
+                    parents = [
+                        None if type(a) is not Tensor or a.node is DEAD else a.node for a in args
+                    ]
                     break
             plain = args if parents is None else [a.data if type(a) is Tensor else a for a in args]
             try:
@@ -195,7 +212,8 @@ def primitive(*rules: Callable | None, joint: Callable | None = None) -> Callabl
             node = Node(op, plain, kwargs, parents, out) if live else DEAD
             if type(out) is tuple:
                 return tuple(
-                    Tensor(o, Node(parents=(node,), slot=i) if live else DEAD) for i, o in enumerate(out)
+                    Tensor(o, Node(parents=(node,), slot=i) if live else DEAD)
+                    for i, o in enumerate(out)
                 )
             return Tensor(out, node)
 
@@ -205,15 +223,16 @@ def primitive(*rules: Callable | None, joint: Callable | None = None) -> Callabl
     return decorate
 
 
-# --- the backward pass ------------------------------------------------------------------------------------------------
+# --- the backward pass ----------------------------------------------------------------------------
 
 
 def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[Node, Any]:
-    """Cotangents of the nodes xs, from the cotangents gs of the nodes ys; xs that no y depends on are missing."""
+    """Cotangents of the nodes xs that some y depends on, from the cotangents gs of the ys."""
     targets = set(xs)
     oldest = min(x.number for x in targets)
 
-    # Nodes that some y depends on, leaving out all that are older than every x: they cannot depend on one.
+    # Nodes that some y depends on, leaving out all that are older than every x: they cannot depend
+    # on one.
     reachable, stack = set(ys), list(ys)
     while stack:
         for parent in stack.pop().parents:
@@ -244,7 +263,7 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
         g = cotangents[node] if node in targets else cotangents.pop(node)
         op = node.op
         if op is None:
-            if node.slot is not None:  # one of several outputs: its op needs the cotangents of all of them together
+            if node.slot is not None:  # one of several outputs, whose op wants all their cotangents
                 (source,) = node.parents
                 cotangents.setdefault(source, [None] * len(source.out))[node.slot] = g
             continue
@@ -263,13 +282,15 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
     return cotangents
 
 
-def _cotangents(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bool) -> list:
-    """Σ ȳ ∂y/∂x for every x: arrays like the x's, or Tensors with `create_graph`; zeros where no y depends on x."""
-    roots = [(y.node, g) for y, g in zip(ys, gs, strict=True) if type(y) is Tensor and y.node is not DEAD]
+def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bool) -> list:
+    """Σ ȳ ∂y/∂x over the ys, for every x; zeros for an x that no y depends on."""
+    roots = [
+        (y.node, g) for y, g in zip(ys, gs, strict=True) if type(y) is Tensor and y.node is not DEAD
+    ]
     found = {}
     if roots and xs:
         if create_graph:
-            with _Recording(True):
+            with recording(True):
                 roots = [(node, g if type(g) is Tensor else Tensor(g, DEAD)) for node, g in roots]
                 found = _pull(*map(list, zip(*roots, strict=True)), [x.node for x in xs], True)
         else:
@@ -284,7 +305,8 @@ def _cotangents(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: 
             return Tensor(g, DEAD) if create_graph else g
         if create_graph:
             return g
-        # NumPy turns 0-d results into scalars; a gradient is an array of its input's dtype whatever happened on the way.
+        # NumPy turns 0-d results into scalars; a gradient is an array of its input's dtype
+        # whatever happened on the way.
         return xp.asarray(g, dtype=x.dtype)
 
     return [finish(x) for x in xs]
@@ -296,31 +318,36 @@ def _live_leaves(name: str, xs: Tree) -> tuple[list[Tensor], Any]:
         if type(leaf) is not Tensor or leaf.node is DEAD:
             kind = "a constant Tensor" if type(leaf) is Tensor else type(leaf).__name__
             at = f" at {path!r}" if path else ""
-            raise TypeError(f"{name}: wanted live Tensors to differentiate with respect to, got {kind}{at}")
+            raise TypeError(
+                f"{name}: wanted live Tensors to differentiate with respect to, got {kind}{at}"
+            )
     return leaves, treedef
 
 
 def grad(y: Tensor, xs: Tree, create_graph: bool = False) -> Tree:
     """∂y/∂x for every Tensor x in the tree xs, as a tree of the same form.
 
-    y is a scalar (0-d) Tensor. The gradients are raw arrays with their x's shape and dtype; with `create_graph` they are
-    Tensors that can be differentiated again. An x that y does not depend on gets zeros.
+    y is a scalar (0-d) Tensor. The gradients are raw arrays with their x's shape and dtype; with
+    `create_graph` they are Tensors that can be differentiated again. An x that y does not depend
+    on gets zeros.
 
     Raises ValueError when y is not a scalar, TypeError when a leaf of xs is not a live Tensor.
     """
     leaves, treedef = _live_leaves("grad", xs)
     value = raw(y)
     if getattr(value, "ndim", 0) != 0:
-        raise ValueError(f"grad: wanted a scalar y, got shape {value.shape}; vjp takes a cotangent for any shape")
+        raise ValueError(
+            f"grad: wanted a scalar y, got shape {value.shape}; vjp takes a cotangent for any shape"
+        )
     one = backend.xp(value).ones_like(value)
-    return tree.unflatten(treedef, _cotangents([y], [one], leaves, create_graph))
+    return tree.unflatten(treedef, pull_back([y], [one], leaves, create_graph))
 
 
 def value_and_grad(f: Callable) -> Callable:
-    """A function that returns f(params, *args) and its gradient with respect to the tree params, as raw arrays."""
+    """A function returning f(params, *args) and its gradient in the tree params, as raw arrays."""
 
     def value_and_gradient(params: Tree, *args: Any, **kwargs: Any) -> tuple[Array, Tree]:
-        with _Recording(True):
+        with recording(True):
             live = tree.map(lambda p: p if type(p) is Tensor else Tensor(p), params)
             y = f(live, *args, **kwargs)
         return raw(y), grad(y, live)
@@ -331,9 +358,10 @@ def value_and_grad(f: Callable) -> Callable:
 def vjp(f: Callable, *xs: Array) -> tuple[Array | tuple, Callable]:
     """f(*xs), raw, and the function g -> gᵀ ∂f/∂x for every x, raw: the vector-Jacobian product.
 
-    Each x is an array or a tree of arrays, f returns a Tensor or a tuple of them, and g has the result's form.
+    Each x is an array or a tree of arrays, f returns a Tensor or a tuple of them, and g has the
+    result's form.
     """
-    with _Recording(True):
+    with recording(True):
         live = tree.map(lambda x: x if type(x) is Tensor else Tensor(x), xs)
         y = f(*live)
     leaves, treedef = tree.flatten(live)
@@ -341,25 +369,21 @@ def vjp(f: Callable, *xs: Array) -> tuple[Array | tuple, Callable]:
 
     def pull(g):
         ys, gs = (y, g) if several else ((y,), (g,))
-        return tree.unflatten(treedef, _cotangents(ys, gs, leaves, create_graph=False))
+        return tree.unflatten(treedef, pull_back(ys, gs, leaves, create_graph=False))
 
     return (tuple(map(raw, y)) if several else raw(y)), pull
 
 
 def hvp(f: Callable, x: Tree, v: Tree) -> Tree:
-    """The Hessian-vector product ∇²f(x) v of a scalar function f of a tree of arrays, without forming the Hessian.
+    """The Hessian-vector product ∇²f(x) v of a scalar function f of a tree of arrays.
 
     Reverse over reverse: ∇ₓ⟨∇f(x), v⟩ with v held constant (Pearlmutter 1994 has the forward form).
     """
-    with _Recording(True):
+    with recording(True):
         live = tree.map(lambda p: p if type(p) is Tensor else Tensor(p), x)
         gradient = grad(f(live), live, create_graph=True)
     leaves, treedef = tree.flatten(live)
     return tree.unflatten(
-        treedef, _cotangents(tree.flatten(gradient)[0], tree.flatten(v)[0], leaves, create_graph=False)
+        treedef,
+        pull_back(tree.flatten(gradient)[0], tree.flatten(v)[0], leaves, create_graph=False),
     )
-
-
-def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bool) -> list:
-    """Σ ȳ ∂y/∂x over several results ys with cotangents gs: what grad, vjp and hvp are made of."""
-    return _cotangents(ys, gs, xs, create_graph)

@@ -1,7 +1,8 @@
 """Parameters are nested dicts of arrays; these functions treat such a tree as one value.
 
-A tree is a leaf (anything that is not a dict, list or tuple) or a dict, list or tuple of trees. Leaves come in the order of
-the sorted keys, so the same parameters flatten alike wherever they came from.
+A tree is a leaf (anything that is not a dict, list or tuple) or a dict, list or tuple of trees.
+Leaves come in the order of the sorted keys, so the same parameters flatten alike wherever they
+came from.
 """
 
 from collections.abc import Callable
@@ -101,7 +102,9 @@ def unflatten(treedef: Tree, leaves: list) -> Tree:
     rest = iter(leaves)
     built = map(lambda _: next(rest), treedef)
     if next(rest, LEAF) is not LEAF:
-        raise ValueError(f"tree.unflatten: wanted {len(flatten(treedef)[0])} leaves, got {len(leaves)}")
+        raise ValueError(
+            f"tree.unflatten: wanted {len(flatten(treedef)[0])} leaves, got {len(leaves)}"
+        )
     return built
 
 
@@ -125,7 +128,8 @@ def paths(tree: Tree) -> list[str]:
 
 
 def ravel(tree: Tree) -> tuple[Any, Callable]:
-    """All arrays of the tree as one vector, and the function that cuts such a vector up into the tree again."""
+    """All arrays of the tree as one vector, and the function that cuts such a vector up into the
+    tree again."""
     leaves, treedef = flatten(tree)
     shapes = [leaf.shape for leaf in leaves]
     sizes = [leaf.size for leaf in leaves]

@@ -5,6 +5,14 @@ array API where it has one, else NumPy's, else the field's.
 """
 
 from scratchmeta.core import Tensor, raw
+from scratchmeta.ops.accelerated import (
+    attention,
+    cosine_attention,
+    lstm_cell,
+    lstm_gates,
+    norm_relu_pool,
+    pairwise_distance,
+)
 from scratchmeta.ops.conv import (
     avg_pool2d,
     conv2d,
@@ -38,7 +46,7 @@ from scratchmeta.ops.elementwise import (
     tanh,
     where,
 )
-from scratchmeta.ops.linalg import einsum, matmul
+from scratchmeta.ops.linalg import einsum, matmul, project
 from scratchmeta.ops.reduction import (
     cumsum,
     log_softmax,
@@ -78,7 +86,80 @@ from scratchmeta.ops.shape import (
 # The array API's names for three of these.
 pow, permute_dims, cumulative_sum = power, transpose, cumsum
 
-__all__ = [name for name in dir() if not name.startswith("_") and name not in ("Tensor", "raw")]
+__all__ = [
+    "abs",
+    "add",
+    "astype",
+    "attention",
+    "avg_pool2d",
+    "broadcast_to",
+    "clip",
+    "concat",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
+    "cos",
+    "cosine_attention",
+    "cumsum",
+    "cumulative_sum",
+    "divide",
+    "einsum",
+    "exp",
+    "expand_dims",
+    "flip",
+    "getitem",
+    "log",
+    "log1p",
+    "log_softmax",
+    "logsumexp",
+    "lstm_cell",
+    "lstm_gates",
+    "matmul",
+    "matrix_transpose",
+    "max",
+    "max_pool2d",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "moveaxis",
+    "multiply",
+    "negative",
+    "norm",
+    "norm_relu_pool",
+    "one_hot",
+    "pad",
+    "pairwise_distance",
+    "permute_dims",
+    "pow",
+    "power",
+    "prod",
+    "project",
+    "relu",
+    "reshape",
+    "roll",
+    "scatter_add",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softmax",
+    "softplus",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "subtract",
+    "sum",
+    "sum_to",
+    "take",
+    "take_along_axis",
+    "tanh",
+    "top_k_mask",
+    "transpose",
+    "var",
+    "where",
+]
 
 Tensor.__add__ = add
 Tensor.__radd__ = lambda a, b: add(b, a)

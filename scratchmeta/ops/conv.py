@@ -8,7 +8,8 @@ other's rules for every order of differentiation:
     w̄  = conv2d_weight(x, ȳ)    the adjoint in w: w̄[k] = Σ_p x[s p + k − pad]ᵀ ȳ[p]
 
 All three are matrix products with the *columns* of x: row p holds the kh × kw × C numbers under the
-window at p. Images may have leading axes, and filters too: one filter bank for all, or one per task.
+window at p. Images may have leading axes, and filters too: one filter bank for all, or one per
+task.
 
 Letters: T tasks, N images, H W height and width, C channels in, F filters (channels out).
 """
@@ -19,7 +20,7 @@ import math
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive, raw
 from scratchmeta.ops.reduction import mean
-from scratchmeta.ops.shape import broadcast_to, getitem, pad, reshape
+from scratchmeta.ops.shape import broadcast_to, getitem, pad, reshape, sum_to
 
 # Columns are made for as many images at a time as fit into this many bytes: about a core's share of
 # the cache on a CPU; on a GPU enough to fill the card.
@@ -71,7 +72,8 @@ def _stacked(a, lead, keep, stacks):
 
 
 def _blocks(module, stacks, image_bytes):
-    """Slices of (T, N) whose columns together are about one block: whole stacks, or parts of one."""
+    """Slices of (T, N) whose columns together are about one block: whole stacks, or parts of
+    one."""
     tasks, images = stacks
     at_once = max(1, _BLOCK_BYTES[module.__name__.partition(".")[0]] // max(1, image_bytes))
     t_step = max(1, at_once // max(1, images))
@@ -83,7 +85,7 @@ def _blocks(module, stacks, image_bytes):
 
 def _columns(x, kh, kw, stride, out_h, out_w):
     """The windows of padded images (T, N, H, W, C) as rows (T, N out_h out_w, kh kw C)."""
-    t, n, h, w, c = x.shape
+    t, n, *_, c = x.shape
     st, sn, sh, sw, sc = x.strides
     windows = xp(x).lib.stride_tricks.as_strided(
         x,
@@ -110,10 +112,11 @@ def _padded(x, pads):
 def conv2d(x, w, stride=1, padding="same"):
     """Cross-correlation of images x (..., N, H, W, C) with filters w (..., kh, kw, C, F).
 
-    y[n, i, j, f] = Σ x[n, stride i + a − top, stride j + b − left, c] w[a, b, c, f] over a, b, c, with
-    zeros beyond the border; y is (..., N, H', W', F). `padding` is "same" (H' = ⌈H / stride⌉, the odd
-    row or column of zeros at the end), "valid" (none), or a number of zeros on every side. Leading
-    axes of x and w broadcast: filters with a task axis convolve every task's images with its own.
+    y[n, i, j, f] = Σ x[n, stride i + a − top, stride j + b − left, c] w[a, b, c, f] over a, b, c,
+    with zeros beyond the border; y is (..., N, H', W', F). `padding` is "same" (H' = ⌈H / stride⌉,
+    the odd row or column of zeros at the end), "valid" (none), or a number of zeros on every side.
+    Leading axes of x and w broadcast: filters with a task axis convolve every task's images with
+    its own.
 
     Raises OperationError when channels differ or a filter is larger than the padded image.
     """
@@ -148,7 +151,8 @@ def _filters(w, lead, stacks):
     None,
 )
 def conv2d_input(g, w, shape, stride, padding):
-    """The adjoint of conv2d in x: what the cotangent g of conv2d(x, w) says of an x of this shape."""
+    """The adjoint of conv2d in x: what the cotangent g of conv2d(x, w) says of an x of this
+    shape."""
     *x_lead, n, h, wd, c = shape
     *w_lead, kh, kw, _, f = w.shape
     out_h, out_w, pads = _geometry(h, wd, kh, kw, stride, padding)
@@ -170,14 +174,7 @@ def conv2d_input(g, w, shape, stride, padding):
                 window = gx[t, m, a : a + out_h * stride : stride, b : b + out_w * stride : stride]
                 window += columns[..., a, b, :]
     gx = gx[..., top : top + h, left : left + wd, :].reshape(*lead, n, h, wd, c)
-    return gx if lead == tuple(x_lead) else _sum_lead(gx, shape)
-
-
-def _sum_lead(a, shape):
-    """a summed over the leading axes that broadcasting had copied."""
-    from scratchmeta.ops.shape import sum_to
-
-    return sum_to(a, tuple(shape))
+    return gx if lead == tuple(x_lead) else sum_to(gx, tuple(shape))
 
 
 @primitive(
@@ -186,7 +183,8 @@ def _sum_lead(a, shape):
     None,
 )
 def conv2d_weight(x, g, shape, stride, padding):
-    """The adjoint of conv2d in w: what the cotangent g of conv2d(x, w) says of a w of this shape."""
+    """The adjoint of conv2d in w: what the cotangent g of conv2d(x, w) says of a w of this
+    shape."""
     _check(x, shape)
     *x_lead, n, h, wd, c = x.shape
     *w_lead, kh, kw, _, f = shape
@@ -204,7 +202,7 @@ def conv2d_weight(x, g, shape, stride, padding):
     if stacks[0] == 1:
         return gw.reshape(shape)
     gw = gw.reshape(*lead, kh, kw, c, f)
-    return gw if lead == tuple(w_lead) else _sum_lead(gw, shape)
+    return gw if lead == tuple(w_lead) else sum_to(gw, tuple(shape))
 
 
 # --- pooling ------------------------------------------------------------------------------------
@@ -245,8 +243,8 @@ def _unpool(g, y, x, size=2):
 def max_pool2d(x, size=2):
     """The largest number of every size x size window of images x (..., N, H, W, C).
 
-    Windows do not overlap; rows and columns left over at the end are dropped, as in the papers' nets.
-    Where entries tie, the first in reading order gets the whole cotangent.
+    Windows do not overlap; rows and columns left over at the end are dropped, as in the papers'
+    nets. Where entries tie, the first in reading order gets the whole cotangent.
     """
     windows = _windows(x, size)
     y = windows[..., :, 0, :, 0, :]

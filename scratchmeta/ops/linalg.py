@@ -4,7 +4,14 @@ import string
 
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive
-from scratchmeta.ops.shape import broadcast_to, expand_dims, like, matrix_transpose, reshape, squeeze
+from scratchmeta.ops.shape import (
+    broadcast_to,
+    expand_dims,
+    like,
+    matrix_transpose,
+    reshape,
+    squeeze,
+)
 
 
 def _left(g, y, a, b):
@@ -12,7 +19,9 @@ def _left(g, y, a, b):
 
 
 def _right(g, y, a, b):
-    if b.ndim == 2 and a.ndim > 2:  # one matrix b for the whole stack: one product, not a sum of many
+    if (
+        b.ndim == 2 and a.ndim > 2
+    ):  # one matrix b for the whole stack: one product, not a sum of many
         g, a = reshape(g, (-1, g.shape[-1])), reshape(a, (-1, a.shape[-1]))
     return like(matmul(matrix_transpose(a), g), b)
 
@@ -39,6 +48,17 @@ def matmul(a, b):
     return squeeze(y, -1) if b.ndim == 1 else y
 
 
+def project(x, w):
+    """x w for rows x (..., n, k), each leading index of w (..., k, m) with its own matrix.
+
+    w's leading axes are those that x begins with; axes of x between them and the last are rows.
+    """
+    if w.ndim == 2 or x.ndim == w.ndim:
+        return matmul(x, w)
+    rows = matmul(reshape(x, (*w.shape[:-2], -1, x.shape[-1])), w)
+    return reshape(rows, (*x.shape[:-1], w.shape[-1]))
+
+
 # --- einsum -------------------------------------------------------------------------------------
 
 
@@ -54,7 +74,8 @@ def _spell_out(subscripts, operands):
         )
     free = [c for c in string.ascii_letters if c not in subscripts]
     n_leading = max(
-        (x.ndim - len(s) + 3 for s, x in zip(inputs, operands, strict=True) if "..." in s), default=0
+        (x.ndim - len(s) + 3 for s, x in zip(inputs, operands, strict=True) if "..." in s),
+        default=0,
     )
     leading = "".join(free[:n_leading])
     spelled = []

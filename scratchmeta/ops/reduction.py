@@ -77,8 +77,8 @@ def min(x, axis=None, keepdims=False):
 def prod(x, axis=-1):
     """Π x along an axis.
 
-    Neighbours are multiplied, then neighbouring products, and so on: a tree of multiplications, whose
-    derivatives of any order need no division and so are exact where entries are 0.
+    Neighbours are multiplied, then neighbouring products, and so on: a tree of multiplications,
+    whose derivatives of any order need no division and so are exact where entries are 0.
     """
     x = moveaxis(x, axis, -1)
     if x.shape[-1] == 0:
@@ -91,9 +91,7 @@ def prod(x, axis=-1):
 
 
 @primitive(
-    lambda g, y, x, axis=None, keepdims=False: (
-        _spread(g, x, axis) * exp(x - _kept(y, x, axis))
-    ),
+    lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis) * exp(x - _kept(y, x, axis)),
 )
 def logsumexp(x, axis=None, keepdims=False):
     """log Σ eˣ, computed after taking out the largest entry so that nothing overflows."""
@@ -137,7 +135,8 @@ def cumsum(x, axis=-1):
 
 @primitive(None)
 def top_k_mask(x, k):
-    """1 at the k largest entries of the last axis, 0 elsewhere; among equals the earliest count first.
+    """1 at the k largest entries of the last axis, 0 elsewhere; among equals the earliest count
+    first.
 
     A constant: nothing flows back through it.
     """

@@ -1,8 +1,8 @@
 """Operations that move numbers without changing them; each comes with its adjoint.
 
-    broadcast_to  <-> sum_to          copying is undone by adding
-    getitem       <-> scatter_add     picking out is undone by putting back into zeros
-    concat        <-> slicing         pad, flip, roll, transpose and reshape likewise
+broadcast_to  <-> sum_to          copying is undone by adding
+getitem       <-> scatter_add     picking out is undone by putting back into zeros
+concat        <-> slicing         pad, flip, roll, transpose and reshape likewise
 """
 
 import builtins
@@ -38,7 +38,8 @@ def sum_to(x, shape):
 
 
 def like(g, x):
-    """The cotangent g of a result summed to the shape of the argument x that broadcasting copied."""
+    """The cotangent g of a result summed to the shape of the argument x that broadcasting
+    copied."""
     shape = getattr(x, "shape", ())
     return g if g.shape == shape else sum_to(g, shape)
 
@@ -132,7 +133,8 @@ def take(x, indices, axis=0):
 
 
 def take_along_axis(x, indices, axis=-1):
-    """y[i, j] = x[i, indices[i, j]]: entries along an axis, chosen separately at every other place."""
+    """y[i, j] = x[i, indices[i, j]]: entries along an axis, chosen separately at every other
+    place."""
     axis = _axis(axis, x.ndim)
     module = xp(indices)
     index = [
@@ -145,7 +147,8 @@ def take_along_axis(x, indices, axis=-1):
 
 
 def split(x, parts, axis=-1):
-    """x cut along an axis, as a list: into `parts` equal pieces, or into pieces of these lengths."""
+    """x cut along an axis, as a list: into `parts` equal pieces, or into pieces of these
+    lengths."""
     axis = _axis(axis, x.ndim)
     length = x.shape[axis]
     if isinstance(parts, int):
@@ -210,4 +213,3 @@ def flip(x, axis):
 def roll(x, shift, axis):
     """x moved by `shift` places along an axis; what leaves at one end enters at the other."""
     return xp(x).roll(x, shift, axis)
-
