@@ -1,8 +1,8 @@
 """Parameters are nested dicts of arrays; these functions treat such a tree as one value.
 
 A tree is a leaf (anything that is not a dict, list or tuple) or a dict, list or tuple of trees.
-Leaves come in the order of the sorted keys, so the same parameters flatten alike wherever they
-came from.
+Leaves Leaves come in the order of the sorted keys, so the same parameters flatten alike wherever
+they came from.
 """
 
 from collections.abc import Callable
@@ -13,33 +13,13 @@ from scratchmeta import backend
 Tree = Any
 
 
-class _Leaf:
-    """Marks a leaf's place in a treedef."""
-
-    def __repr__(self) -> str:
-        return "*"
-
-
-LEAF = _Leaf()
-
-
-def _children(node: Tree) -> list[tuple[Any, Tree]]:
-    if isinstance(node, dict):
-        return [(key, node[key]) for key in sorted(node)]
-    return list(enumerate(node))
-
-
-def _rebuild(node: Tree, children: list) -> Tree:
-    if isinstance(node, dict):
-        built = dict(zip(sorted(node), children, strict=True))
-        return {key: built[key] for key in node}  # the dict keeps its own order
-    if hasattr(node, "_fields"):  # a named tuple
-        return type(node)(*children)
-    return type(node)(children)
-
-
 def _is_leaf(node: Tree) -> bool:
     return not isinstance(node, dict | list | tuple)
+
+
+def _like(node: Tree, children: list) -> Tree:
+    """A list or tuple, named tuples included, of node's type with these children."""
+    return type(node)(*children) if hasattr(node, "_fields") else type(node)(children)
 
 
 def map(f: Callable, *trees: Tree) -> Tree:
@@ -48,64 +28,50 @@ def map(f: Callable, *trees: Tree) -> Tree:
     >>> map(lambda p, g: p - g, {"w": 3, "b": [1, 2]}, {"w": 1, "b": [1, 1]})
     {'w': 2, 'b': [0, 1]}
 
-    Raises ValueError naming the first place where the forms differ.
+    Raises ValueError naming the keys where the forms differ.
     """
-    return _map(f, trees, "")
+    first, *others = trees
+    if isinstance(first, dict):
+        for other in others:
+            if not isinstance(other, dict) or other.keys() != first.keys():
+                raise _differ(first, other)
+        return {key: map(f, *[t[key] for t in trees]) for key in first}
+    if isinstance(first, list | tuple):
+        for other in others:
+            if not isinstance(other, list | tuple) or len(other) != len(first):
+                raise _differ(first, other)
+        return _like(first, [map(f, *row) for row in zip(*trees, strict=True)])
+    for other in others:
+        if not _is_leaf(other):
+            raise _differ(first, other)
+    return f(*trees)
 
 
-def _map(f, trees, path):
-    first = trees[0]
-    if _is_leaf(first):
-        for other in trees[1:]:
-            if not _is_leaf(other):
-                raise ValueError(f"tree.map at {path!r}: wanted a leaf, got {_form(other)}")
-        return f(*trees)
-    for other in trees[1:]:
-        if not _same_form(first, other):
-            got = "a leaf" if _is_leaf(other) else _form(other)
-            raise ValueError(f"tree.map at {path!r}: wanted {_form(first)}, got {got}")
-    columns = zip(*(_children(t) for t in trees), strict=True)
-    return _rebuild(
-        first, [_map(f, [child for _, child in row], _join(path, row[0][0])) for row in columns]
-    )
+def _differ(wanted: Tree, got: Tree) -> ValueError:
+    def form(node):
+        if isinstance(node, dict):
+            return f"a dict with keys {sorted(node)}"
+        return "a leaf" if _is_leaf(node) else f"a {type(node).__name__} of {len(node)}"
+
+    return ValueError(f"tree.map: wanted {form(wanted)}, got {form(got)}")
 
 
-def _same_form(a: Tree, b: Tree) -> bool:
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys()
-    return isinstance(b, list | tuple) and len(a) == len(b)
-
-
-def _form(node: Tree) -> str:
-    if isinstance(node, dict):
-        return f"a dict with keys {sorted(node)}"
-    return f"a {type(node).__name__} of {len(node)}"
-
-
-def _join(path: str, key: object) -> str:
-    return f"{path}/{key}" if path else str(key)
+def _walk(node: Tree, path: str, leaves: list) -> None:
+    """Appends (path, leaf) for every leaf, in order."""
+    if _is_leaf(node):
+        leaves.append((path, node))
+    else:
+        pairs = ((k, node[k]) for k in sorted(node)) if isinstance(node, dict) else enumerate(node)
+        for key, child in pairs:
+            _walk(child, f"{path}/{key}" if path else str(key), leaves)
 
 
 def flatten(tree: Tree) -> tuple[list, Tree]:
-    """The leaves in order, and the treedef from which `unflatten` rebuilds the tree."""
+    """The leaves in order, and a treedef: any tree of that form, from which `unflatten`
+    rebuilds."""
     leaves: list = []
-
-    def place(leaf):
-        leaves.append(leaf)
-        return LEAF
-
-    return leaves, map(place, tree)
-
-
-def unflatten(treedef: Tree, leaves: list) -> Tree:
-    """The tree of the form treedef with these leaves."""
-    rest = iter(leaves)
-    built = map(lambda _: next(rest), treedef)
-    if next(rest, LEAF) is not LEAF:
-        raise ValueError(
-            f"tree.unflatten: wanted {len(flatten(treedef)[0])} leaves, got {len(leaves)}"
-        )
-    return built
+    _walk(tree, "", leaves)
+    return [leaf for _, leaf in leaves], tree
 
 
 def paths(tree: Tree) -> list[str]:
@@ -114,17 +80,26 @@ def paths(tree: Tree) -> list[str]:
     >>> paths({"conv": {"w": 0, "b": 0}, "out": [0, 0]})
     ['conv/b', 'conv/w', 'out/0', 'out/1']
     """
-    found: list[str] = []
+    leaves: list = []
+    _walk(tree, "", leaves)
+    return [path for path, _ in leaves]
 
-    def walk(node, path):
-        if _is_leaf(node):
-            found.append(path)
-        else:
-            for key, child in _children(node):
-                walk(child, _join(path, key))
 
-    walk(tree, "")
-    return found
+def unflatten(treedef: Tree, leaves: list) -> Tree:
+    """The tree of the form treedef with these leaves; raises ValueError for another number of
+    them."""
+    rest = iter(leaves)
+
+    def build(node):
+        if isinstance(node, dict):
+            built = {key: build(node[key]) for key in sorted(node)}
+            return {key: built[key] for key in node}  # in the order the dict had
+        return next(rest) if _is_leaf(node) else _like(node, [build(child) for child in node])
+
+    wanted = len(paths(treedef))
+    if wanted != len(leaves):
+        raise ValueError(f"tree.unflatten: wanted {wanted} leaves, got {len(leaves)}")
+    return build(treedef)
 
 
 def ravel(tree: Tree) -> tuple[Any, Callable]:
