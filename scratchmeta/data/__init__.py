@@ -1,8 +1,9 @@
 """Where tasks come from: handwritten characters, our own generated ones, sine waves."""
 
 from scratchmeta.data.archive import DataError
+from scratchmeta.data.glyphs import Glyphs
 from scratchmeta.data.images import ImageDataset
 from scratchmeta.data.omniglot import Omniglot
 from scratchmeta.data.sinusoids import Sinusoids
 
-__all__ = ["DataError", "ImageDataset", "Omniglot", "Sinusoids"]
+__all__ = ["DataError", "Glyphs", "ImageDataset", "Omniglot", "Sinusoids"]
