@@ -49,8 +49,8 @@ class Training:
     """Steps after which the learning rate is halved, again and again; 0 never halves it."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient, beyond which it is scaled down; 0 never clips."""
-    test_way: int = 5
-    """Classes in a validation or test episode."""
+    test_way: int = 0
+    """Classes in a validation or test episode; 0 means as many as in training."""
     test_query: int = 15
     """Examples of each class to predict in a validation or test episode."""
     validate_every: int = 100
@@ -63,9 +63,9 @@ class Training:
     """Decides the initial parameters and every episode."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "n_way", "k_shot", "n_query", "tasks", "steps", "test_way", "test_query")
+        _at_least(self, 1, "n_way", "k_shot", "n_query", "tasks", "steps", "test_query")
         _at_least(self, 1, "validate_every", "validation_episodes")
-        _at_least(self, 0, "halve_every", "clip_norm", "patience", "seed")
+        _at_least(self, 0, "halve_every", "clip_norm", "test_way", "patience", "seed")
         _positive(self, "lr")
 
 
@@ -98,24 +98,31 @@ class MLP:
 class Prototypical:
     """Prototypical Networks."""
 
+    distance: Literal["sqeuclidean", "cosine", "cityblock"] = "sqeuclidean"
+    """Distance of a query's features to the prototypes."""
     batch_norm: Literal["transductive", "support", "running"] = "transductive"
     """Batch-norm by the statistics of the episode, of its support, or of training episodes."""
 
 
 @dataclass(frozen=True)
 class MAML:
-    """MAML and its first-order form, FOMAML."""
+    """MAML; with first_order, FOMAML."""
 
     inner_lr: float = 0.4
     """α, the inner loop's learning rate."""
     inner_steps: int = 1
     """Inner gradient steps in training."""
-    test_steps: int = 3
+    eval_inner_steps: int = 3
     """Inner gradient steps in validation and test."""
+    first_order: bool = False
+    """Take the inner gradients for constants."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """Batch-norm of the queries by their own statistics, or by those of the support."""
 
     def __post_init__(self) -> None:
         _positive(self, "inner_lr")
-        _at_least(self, 1, "inner_steps", "test_steps")
+        _at_least(self, 1, "inner_steps")
+        _at_least(self, 0, "eval_inner_steps")
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,12 @@ class Config:
     """Everything that decides a run's numbers."""
 
     algorithm: str
+    """Name of the algorithm; `scratchmeta list` lists them."""
+    data: str
+    """glyphs, omniglot or sinusoids."""
     preset: str
-    data: Glyphs | Omniglot | Sinusoids
+    """quick, paper or author-code: where the other options come from."""
+    dataset: Glyphs | Omniglot | Sinusoids
     network: Conv4 | MLP
     method: Prototypical | MAML
     training: Training
@@ -168,11 +179,12 @@ class Config:
             for field in fields(self)
             if field.name in _SECTIONS
         }
-        return {"algorithm": self.algorithm, "preset": self.preset, **sections}
+        names = {name: getattr(self, name) for name in ("algorithm", "data", "preset")}
+        return {**names, **sections}
 
 
 _SECTIONS = {
-    "data": {"Glyphs": Glyphs, "Omniglot": Omniglot, "Sinusoids": Sinusoids},
+    "dataset": {"Glyphs": Glyphs, "Omniglot": Omniglot, "Sinusoids": Sinusoids},
     "network": {"Conv4": Conv4, "MLP": MLP},
     "method": {"Prototypical": Prototypical, "MAML": MAML},
     "training": {"Training": Training},
@@ -190,48 +202,49 @@ def from_dict(recorded: dict) -> Config:
             sections[name] = made(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"configuration: cannot read {name!r} ({error})") from error
-    return Config(str(recorded["algorithm"]), str(recorded.get("preset")), **sections)
+    names = (str(recorded[name]) for name in ("algorithm", "data", "preset"))
+    return Config(*names, **sections)
 
 
 # --- the presets --------------------------------------------------------------------------------
 
 
-def _of(method, data, network, training):
-    return {"method": method, "data": data, "network": network, "training": training}
+def _of(method, dataset, network, training):
+    return {"method": method, "dataset": dataset, "network": network, "training": training}
 
 
 _SINUSOID_PAPER = Training(
-    n_way=1, k_shot=10, n_query=10, tasks=25, steps=70_000, test_way=1, test_query=10,
+    n_way=1, k_shot=10, n_query=10, tasks=25, steps=70_000, test_query=10,
     validate_every=5000, validation_episodes=600,
 )  # fmt: skip
 
 _MAML = {
     ("glyphs", "quick"): _of(
-        MAML(inner_lr=0.4, inner_steps=1, test_steps=3),
+        MAML(inner_lr=0.4, inner_steps=1, eval_inner_steps=3),
         Glyphs(),
         Conv4(channels=32, pooling="stride"),
         Training(n_query=5, tasks=8, steps=400, validate_every=50, validation_episodes=50),
     ),
     ("omniglot", "quick"): _of(
-        MAML(inner_lr=0.4, inner_steps=1, test_steps=3),
+        MAML(inner_lr=0.4, inner_steps=1, eval_inner_steps=3),
         Omniglot(rotations="class-episode"),
         Conv4(pooling="stride"),
         Training(n_query=5, tasks=8, steps=2000, validate_every=200),
     ),
     ("omniglot", "paper"): _of(
-        MAML(inner_lr=0.4, inner_steps=1, test_steps=3),
+        MAML(inner_lr=0.4, inner_steps=1, eval_inner_steps=3),
         Omniglot(split="vinyals", rotations="class-episode"),
         Conv4(pooling="stride"),
         Training(n_query=1, tasks=32, steps=60_000, validate_every=500, validation_episodes=600),
     ),
     ("sinusoids", "quick"): _of(
-        MAML(inner_lr=0.01, inner_steps=1, test_steps=10),
+        MAML(inner_lr=0.01, inner_steps=1, eval_inner_steps=10),
         Sinusoids(),
         MLP((40, 40)),
         replace(_SINUSOID_PAPER, steps=10_000, validate_every=500, validation_episodes=200),
     ),
     ("sinusoids", "paper"): _of(
-        MAML(inner_lr=0.01, inner_steps=1, test_steps=10),
+        MAML(inner_lr=0.01, inner_steps=1, eval_inner_steps=10),
         Sinusoids(),
         MLP((40, 40)),
         _SINUSOID_PAPER,
@@ -240,10 +253,10 @@ _MAML = {
 # The authors' code sums the loss of a 5-way task over its classes, so its rate of 0.4 acts like 5
 # · 0.4 on the mean loss; for the sinusoid its default is 0.001 where the paper says 0.01.
 _MAML["omniglot", "author-code"] = _MAML["omniglot", "paper"] | {
-    "method": MAML(inner_lr=2.0, inner_steps=1, test_steps=3)
+    "method": MAML(inner_lr=2.0, inner_steps=1, eval_inner_steps=3)
 }
 _MAML["sinusoids", "author-code"] = _MAML["sinusoids", "paper"] | {
-    "method": MAML(inner_lr=0.001, inner_steps=1, test_steps=10)
+    "method": MAML(inner_lr=0.001, inner_steps=1, eval_inner_steps=10)
 }
 
 _PROTOTYPICAL = {
@@ -251,20 +264,28 @@ _PROTOTYPICAL = {
         Prototypical(),
         Glyphs(),
         Conv4(channels=32),
-        Training(n_way=20, n_query=5, steps=300, validate_every=50, validation_episodes=100),
+        Training(
+            n_way=20, n_query=5, test_way=5, steps=300, validate_every=50, validation_episodes=100
+        ),
     ),
     ("omniglot", "quick"): _of(
         Prototypical(),
         Omniglot(),
         Conv4(),
-        Training(n_way=20, n_query=5, steps=2000, halve_every=500, validate_every=200),
+        Training(n_way=20, n_query=5, test_way=5, steps=2000, halve_every=500, validate_every=200),
     ),
     ("omniglot", "paper"): _of(
         Prototypical(batch_norm="running"),
         Omniglot(split="vinyals", rotations="classes"),
         Conv4(),
         Training(
-            n_way=60, n_query=5, steps=100_000, halve_every=2000, patience=200, validate_every=100
+            n_way=60,
+            n_query=5,
+            test_way=5,
+            steps=100_000,
+            halve_every=2000,
+            patience=200,
+            validate_every=100,
         ),
     ),
 }
@@ -272,7 +293,10 @@ _PROTOTYPICAL = {
 PRESETS: dict[str, dict[tuple[str, str], dict]] = {
     "prototypical": _PROTOTYPICAL,
     "maml": _MAML,
-    "fomaml": _MAML,
+    "fomaml": {
+        key: preset | {"method": replace(preset["method"], first_order=True)}
+        for key, preset in _MAML.items()
+    },
 }
 
 
@@ -287,13 +311,14 @@ def choose(what: str, name: str, among: Iterable[str]) -> str:
 
 
 def lookup(algorithm: str, data: str | None = None, preset: str = "quick") -> Config:
-    """The configuration of a preset; `data` None is the first the algorithm has presets for.
+    """The configuration of a preset; `data` None is the first that has a preset of this name.
 
     Raises ValueError for unknown names and for combinations without a preset.
     """
     table = PRESETS[choose("algorithm", algorithm, PRESETS)]
-    sets = list(dict.fromkeys(d for d, _ in table))
-    data = choose(f"data for {algorithm}", data or sets[0], sets)
-    names = [p for d, p in table if d == data]
-    choose(f"preset of {algorithm} on {data}", preset, names)
-    return Config(algorithm=algorithm, preset=preset, **table[data, preset])
+    if data is None:
+        choose(f"preset of {algorithm}", preset, dict.fromkeys(p for _, p in table))
+        data = next(d for d, p in table if p == preset)
+    choose(f"data for {algorithm}", data, dict.fromkeys(d for d, _ in table))
+    choose(f"preset of {algorithm} on {data}", preset, [p for d, p in table if d == data])
+    return Config(algorithm, data, preset, **table[data, preset])

@@ -37,9 +37,9 @@ class NonFiniteError(ValueError):
 class Interrupted(KeyboardInterrupt):
     """A signal stopped training after `step`, whose state was saved."""
 
-    def __init__(self, step: int, signum: int) -> None:
+    def __init__(self, step: int, signum: int, run: str | os.PathLike) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
-        self.step, self.signum = step, signum
+        self.step, self.signum, self.run = step, signum, run
 
 
 def train(
@@ -121,7 +121,7 @@ def train(
                 save("last")
             if caught:
                 save("last")
-                raise Interrupted(state.step, caught[0])
+                raise Interrupted(state.step, caught[0], run)
         save("last")
     return state
 
@@ -167,7 +167,7 @@ def _validate(algorithm, params, dataset, validation, settings: Training) -> Eva
         algorithm,
         calibrated(algorithm, params, dataset, settings),
         validation,
-        settings.test_way,
+        settings.test_way or settings.n_way,
         settings.k_shot,
         settings.test_query,
         episodes=settings.validation_episodes,

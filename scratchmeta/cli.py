@@ -1,0 +1,70 @@
+"""The command `scratchmeta`: finds the command asked for, and turns known errors into one line."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+USAGE = """\
+usage: scratchmeta COMMAND [OPTIONS]
+
+Meta-learning from scratch: readable, verified to second order, on NumPy or CuPy.
+
+  train ALGORITHM   train on episodes, into a run folder that can be resumed bit for bit
+  evaluate RUN      accuracy or mean squared error of a run, with its 95 % interval
+  check [NAME ...]  verify gradients numerically: operations, layers, algorithms
+  list              the algorithms: name, family, paper, presets
+  plot RUN          an episode with its predictions, and the learning curve
+  bench             time a training step of each algorithm
+
+scratchmeta COMMAND --help explains the options of a command.
+First steps: scratchmeta train prototypical; scratchmeta check prototypical
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status.
+
+    0 it worked; 1 a check failed; 2 something was wrong with what was asked for, said in one line
+    on standard error; 128 + n stopped by signal n (130 for Ctrl-C).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if argv[0] == "--version":
+        from scratchmeta import __version__
+
+        print(f"scratchmeta {__version__}")
+        return 0
+    return _reported(argv)
+
+
+def _reported(argv: list[str]) -> int:
+    # imported here, so that the usage text above does not wait for NumPy's and tyro's import
+    from scratchmeta import backend, commands, presets
+    from scratchmeta.training import Interrupted
+
+    try:
+        name = presets.choose("command", argv[0], commands.COMMANDS)
+        return commands.COMMANDS[name](argv[1:])
+    except Interrupted as stop:
+        print(f"scratchmeta: {stop}; continue with", file=sys.stderr)
+        print(f"  scratchmeta train --resume {stop.run}", file=sys.stderr)
+        return 128 + stop.signum
+    except KeyboardInterrupt:
+        print("scratchmeta: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `scratchmeta list | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, backend.BackendError) as error:
+        if sys.flags.dev_mode:  # python -X dev: show where it came from
+            raise
+        print(f"scratchmeta: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,124 @@
+"""From a configuration to the objects it describes: network, algorithm, datasets, the saved run."""
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scratchmeta import data, losses, nn, presets
+from scratchmeta.algorithms import REGISTRY
+from scratchmeta.checkpoint import Run, State
+from scratchmeta.evaluation import calibrated
+from scratchmeta.presets import Config
+from scratchmeta.tree import to_backend
+
+
+class Splits(NamedTuple):
+    """Datasets with different classes to train, validate and test on."""
+
+    train: Any
+    validation: Any
+    test: Any
+
+
+def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
+    """The datasets of a configuration.
+
+    Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`; None is SCRATCHMETA_DATA's.
+    Raises ValueError when a folder is needed and none was given.
+    """
+    options = config.dataset
+    if config.data == "sinusoids":
+        return Splits(*(data.Sinusoids() for _ in Splits._fields))
+    if config.data == "glyphs":
+        return Splits(
+            *(
+                data.Glyphs(split, image_size=options.image_size)
+                for split in ("train", "val", "test")
+            )
+        )
+    lake = ("background-train", "background-val", "evaluation")
+    vinyals = ("train", "val", "test")
+    root = _omniglot_root(data_dir)
+    return Splits(
+        *(
+            data.Omniglot(root, split, options.image_size, options.rotations)
+            for split in (lake if options.split == "lake" else vinyals)
+        )
+    )
+
+
+def _omniglot_root(data_dir: str | os.PathLike | None) -> Path:
+    given = data_dir or os.environ.get("SCRATCHMETA_DATA")
+    if not given:
+        raise ValueError(
+            "omniglot: where is it? --data-dir DIR, or the environment variable SCRATCHMETA_DATA, "
+            "names the folder that holds images_background.zip and images_evaluation.zip"
+        )
+    below = Path(given) / "omniglot"
+    return below if below.is_dir() else Path(given)
+
+
+def network(config: Config) -> Any:
+    """The network of a configuration: an embedding for metric methods, a classifier for MAML."""
+    options = config.network
+    if isinstance(options, presets.MLP):
+        return nn.MLP([1, *options.hidden, 1])
+    return nn.Conv4(
+        channels=options.channels,
+        image_size=config.dataset.image_size,
+        pooling=options.pooling,
+        n_out=config.training.n_way if _has_head(config) else None,
+    )
+
+
+def algorithm(config: Config, **changes: Any) -> Any:
+    """The algorithm of a configuration; `changes` override its method's options."""
+    options = asdict(replace(config.method, **changes))
+    if config.data == "sinusoids":
+        options["loss"] = losses.mse
+    return REGISTRY[config.algorithm].algorithm(network(config), **options)
+
+
+def _has_head(config: Config) -> bool:
+    """Whether the network itself has one output for each class, and so fixes their number."""
+    return isinstance(config.method, presets.MAML) and config.data != "sinusoids"
+
+
+def refuse_other_ways(config: Config, n_way: int) -> None:
+    """Raises ValueError if the network's outputs fix the number of classes, and not to `n_way`."""
+    if _has_head(config) and n_way != config.training.n_way:
+        raise ValueError(
+            f"n_way: the network of this {config.algorithm} run has one output for each of "
+            f"{config.training.n_way} classes, got {n_way}; train one with --n-way {n_way}"
+        )
+
+
+class Saved(NamedTuple):
+    """A run as it was saved, ready to be evaluated: `params` are calibrated."""
+
+    config: Config
+    algorithm: Any
+    splits: Splits
+    params: Any
+    step: int
+
+
+def saved(
+    path: str | os.PathLike, checkpoint: str = "best", data_dir: str | os.PathLike | None = None
+) -> Saved:
+    """The run in the folder `path`, with the parameters of its checkpoint "best" or "last".
+
+    A run that was stopped before its first validation has no best checkpoint; then it is the last.
+    """
+    run = Run.open(path)
+    config = presets.from_dict(run.config)
+    built, datasets = algorithm(config), splits(config, data_dir or run.config.get("data_dir"))
+    params = to_backend(built.init(np.random.default_rng(config.training.seed)))
+    if not run.checkpoint(checkpoint).exists():
+        checkpoint = "last"
+    state = run.load(checkpoint, like=State(0, params, None, None, 0))
+    params = calibrated(built, state.params, datasets.train, config.training)
+    return Saved(config, built, datasets, params, state.step)

@@ -1,0 +1,118 @@
+"""Pictures of a run: an episode with its predictions, and the learning curve. Needs matplotlib."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scratchmeta import episodes
+from scratchmeta.checkpoint import Run
+from scratchmeta.evaluation import TEST
+from scratchmeta.experiment import Saved, algorithm
+from scratchmeta.tree import to_backend, to_numpy
+
+RIGHT, WRONG = "#2a7f3f", "#c0392b"
+QUERIES = 8  # drawn of each class
+WAYS = 10  # classes drawn
+
+
+def episode(run: Saved, path: Path, number: int = 0) -> Path:
+    """Draws the test episode `number` with the run's predictions, as PNG; returns the path.
+
+    Images: a row for each class, first its support, then queries, framed green where the prediction
+    is right, red with the predicted class where it is wrong. Regression: the wave, the support
+    points, and the prediction after each number of inner steps.
+    """
+    settings = run.config.training
+    batch = episodes.sample(
+        run.splits.test,
+        settings.test_way or settings.n_way,
+        settings.k_shot,
+        settings.test_query,
+        index=TEST + number,
+    )
+    figure = _images(run, batch) if batch.query_y.dtype.kind == "i" else _wave(run, batch)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _images(run: Saved, batch: episodes.Episode) -> Figure:
+    scores = run.algorithm.predict(run.params, to_backend(batch))
+    predicted = to_numpy(scores)[0].argmax(-1)  # (N·Q,)
+    support_y, query_y = batch.support_y[0], batch.query_y[0]
+    ways = min(WAYS, support_y.max() + 1)
+    shots, queries = (min(QUERIES, int((y == 0).sum())) for y in (support_y, query_y))
+    figure = Figure(figsize=(0.8 * (shots + queries + 1), 0.85 * ways + 0.9), layout="constrained")
+    share = (predicted == query_y).mean()
+    figure.suptitle(
+        f"{run.config.algorithm} on {run.config.data}: {share:.0%} of the queries right"
+    )
+    axes = figure.subplots(ways, shots + queries, squeeze=False)
+    for k, row in enumerate(axes):
+        support, query = np.flatnonzero(support_y == k), np.flatnonzero(query_y == k)
+        for axis, i in zip(row[:shots], support, strict=False):
+            _image(axis, batch.support_x[0, i], "black")
+        for axis, i in zip(row[shots:], query, strict=False):
+            if predicted[i] == k:
+                _image(axis, batch.query_x[0, i], RIGHT)
+            else:
+                _image(axis, batch.query_x[0, i], WRONG, f"taken for {predicted[i]}")
+        row[0].set_ylabel(f"class {k}", fontsize=8)
+    axes[0, 0].set_title("support", fontsize=8)
+    axes[0, shots].set_title("queries", fontsize=8)
+    return figure
+
+
+def _image(axis: Axes, image: np.ndarray, colour: str, note: str = "") -> None:
+    """One image, ink dark, in a frame with a note below."""
+    axis.imshow(1 - image[..., 0], cmap="gray", vmin=0, vmax=1)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(2)
+    axis.set_xlabel(note, fontsize=6, color=colour, labelpad=1)
+
+
+def _wave(run: Saved, batch: episodes.Episode) -> Figure:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    order = np.argsort(batch.query_x[0, :, 0])
+    x = batch.query_x[0, order, 0]
+    axis.plot(x, batch.query_y[0, order, 0], "k-", label="the task")
+    axis.plot(batch.support_x[0, :, 0], batch.support_y[0, :, 0], "k^", label="support")
+    for steps in sorted({0, 1, run.config.method.eval_inner_steps}):
+        adapted = algorithm(run.config, eval_inner_steps=steps)
+        y = to_numpy(adapted.predict(run.params, to_backend(batch)))[0, order, 0]
+        axis.plot(x, y, "--" if steps == 0 else "-", label=f"after {steps} inner steps")
+    axis.set(xlabel="x", ylabel="y", title=f"{run.config.algorithm} on {run.config.data}")
+    axis.legend()
+    return figure
+
+
+def learning(run: Run, path: Path) -> Path:
+    """Draws the training loss and the validations over the steps, as PNG; returns the path."""
+    history = run.history()
+    loss = np.array([(line["step"], line["loss"]) for line in history if "loss" in line])
+    validation = np.array(
+        [
+            (line["step"], line["validation"], line["ci95"])
+            for line in history
+            if "validation" in line
+        ]
+    )
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlabel="step", ylabel="training loss", title=f"{run.config['algorithm']}")
+    if len(loss):
+        axis.plot(*loss.T, color="0.8", linewidth=0.8)
+        width = max(1, len(loss) // 50)
+        smooth = np.convolve(loss[:, 1], np.ones(width) / width, "valid")  # mean of `width` steps
+        axis.plot(loss[width - 1 :, 0], smooth, color="0.3")
+    if len(validation):
+        right = axis.twinx()
+        right.errorbar(*validation[:, :2].T, yerr=validation[:, 2], color=RIGHT, capsize=2)
+        right.set_ylabel("validation, with its 95 % interval", color=RIGHT)
+    figure.savefig(path, dpi=120)
+    return path
