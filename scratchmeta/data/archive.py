@@ -59,7 +59,17 @@ def _zip(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
                 if not (info.is_dir() or _is_litter(info.filename.split("/"))):
                     # read() stops at the declared size and compares the checksum
                     yield info.filename, archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    except DataError:
+        raise
+    # ValueError: names and offsets that cannot be; NotImplementedError: versions and flags likewise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
         raise DataError(
             f"{path}: not a whole zip archive ({error}); truncated download?"
         ) from error

@@ -137,22 +137,24 @@ def jittered(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def affine(images: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Resample images so that what was at A (p − c) + c − s comes to p, with c the image's centre.
+    """Resample images so that p shows what was at A (p − c − s) + c, with c the image's centre.
 
-    images (n, H, W, channels) uint8; matrix A (n, 2, 2) and shift s (n, 2) in pixels, both in (row,
-    column) order. Bilinear, with background (0) outside; returns uint8 of the same shape.
+    That is, transform by A⁻¹ about the centre, then shift by s. images (n, H, W, channels) uint8;
+    matrix A (n, 2, 2) and shift s (n, 2) in pixels, both in (row, column) order. Bilinear, with
+    background (0) outside; returns uint8 of the same shape.
     """
     n, height, width, channels = images.shape
-    A, s = matrix.astype(np.float32), shift.astype(np.float32)
-    r = np.arange(height, dtype=np.float32)[:, None] - np.float32((height - 1) / 2)
-    c = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
+    A, s = matrix.astype(np.float32), shift.astype(np.float32)[..., None, None]
+    centre = np.float32((height - 1) / 2), np.float32((width - 1) / 2)
+    r = np.arange(height, dtype=np.float32)[:, None] - centre[0] - s[:, 0]  # (n, H, 1)
+    c = np.arange(width, dtype=np.float32) - centre[1] - s[:, 1]  # (n, 1, W)
 
     def source(axis: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the whole and the fractional part of one source coordinate, (n, H·W) each."""
-        row, column, offset = (v[:, None, None] for v in (A[:, axis, 0], A[:, axis, 1], s[:, axis]))
-        place = row * r + column * c + (np.float32((size - 1) / 2) - offset)
-        # 1 for the border below; beyond it everything is background, wherever exactly
-        place = np.clip(place + 1, 0, size + 1).reshape(n, -1)
+        a, b = A[:, axis, :, None, None].swapaxes(0, 1)
+        place = a * r + b * c + centre[axis] + 1  # 1 for the border below
+        # beyond the border everything is background, wherever exactly
+        place = np.clip(place, 0, size + 1).reshape(n, -1)
         whole = np.minimum(place.astype(np.int64), size)
         return whole, place - whole
 

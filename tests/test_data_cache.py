@@ -1,0 +1,103 @@
+"""The cache on disk: found again, made anew when stale or damaged, never half written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scratchmeta.data import cache
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Build:
+    """Arrays, and how often they were made."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self):
+        self.times += 1
+        return {
+            "images": np.arange(60, dtype=np.uint8).reshape(3, 20),
+            "names": np.array(["é", "b"]),
+        }
+
+
+def same(arrays):
+    wanted = Build()()
+    assert arrays.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_made_once_and_found_again():
+    build = Build()
+    for _ in range(3):
+        same(cache.cached("x", "key", build))
+    assert build.times == 1
+
+
+def test_another_key_replaces_the_file(folder):
+    build = Build()
+    for key in ("a", "b", "a"):
+        same(cache.cached("x", key, build))
+    assert build.times == 3
+    assert [file.name for file in folder.iterdir()] == ["x.npz"]
+
+
+def test_any_damage_is_noticed_and_repaired(folder):
+    """Every seventh byte inverted, and cuts: never wrong arrays, never an error."""
+    build = Build()
+    cache.cached("x", "key", build)
+    file = folder / "x.npz"
+    whole = file.read_bytes()
+    flips = [whole[:k] + bytes([whole[k] ^ 0xFF]) + whole[k + 1 :] for k in range(0, len(whole), 7)]
+    cuts = [whole[:k] for k in range(0, len(whole), 101)]
+    before = build.times
+    for damaged in flips + cuts:
+        file.write_bytes(damaged)
+        same(cache.cached("x", "key", build))
+    assert build.times - before > len(flips) // 2
+    before = build.times
+    same(cache.cached("x", "key", build))
+    assert build.times == before
+
+
+def test_an_interrupted_write_leaves_what_was_there(folder, monkeypatch):
+    build = Build()
+    cache.cached("x", "key", build)
+
+    def stopped(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            cache.cached("x", "other", build)
+    assert [file.name for file in folder.iterdir()] == ["x.npz"]
+    times = build.times
+    same(cache.cached("x", "key", build))
+    assert build.times == times
+
+
+def test_where_nothing_can_be_written_it_warns_and_goes_on(folder, monkeypatch):
+    folder.write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match=r"x\.npz could not be written"):
+        same(cache.cached("x", "key", Build()))
+
+
+def test_where_the_folder_is(monkeypatch):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", "mine")
+    assert cache.folder() == Path("mine")
+    monkeypatch.delenv("SCRATCHMETA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "theirs")
+    assert cache.folder() == Path("theirs/scratchmeta")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.folder() == Path.home() / ".cache" / "scratchmeta"

@@ -1,0 +1,195 @@
+"""Choosing classes and drawings, quarter turns, jitter: against loops that cannot be misread."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scratchmeta.data import ImageDataset
+from scratchmeta.data.images import affine, below, distinct, jittered
+
+C, D, H = 6, 4, 5
+
+
+def dataset(**options):
+    """Six characters of four drawings, every pixel of its own."""
+    pixels = np.random.default_rng(0).integers(0, 256, (C, D, H, H, 1), dtype=np.uint8)
+    return ImageDataset(pixels, [f"c{k}" for k in range(C)], **options)
+
+
+class Replay:
+    """A generator that gives out numbers drawn before."""
+
+    def __init__(self, *numbers):
+        self.numbers = list(numbers)
+
+    def random(self, shape):
+        assert self.numbers[0].shape == shape
+        return self.numbers.pop(0)
+
+
+@given(st.integers(1, 5), st.integers(1, 30), st.data())
+def test_distinct_is_a_shuffle_stopped_early(rows, bound, data):
+    n = data.draw(st.integers(1, bound))
+    u = np.random.default_rng(data.draw(st.integers(0, 99))).random((rows, n))
+    got = distinct(Replay(u), rows, n, bound)
+    for row in range(rows):
+        deck = list(range(bound))
+        for k in range(n):
+            other = k + math.floor(u[row, k] * (bound - k))
+            deck[k], deck[other] = deck[other], deck[k]
+        assert got[row].tolist() == deck[:n]
+        assert len(set(got[row].tolist())) == n
+    assert got.dtype == np.int64
+
+
+def test_every_ordered_choice_is_equally_likely():
+    rows = 24_000
+    counts = Counter(map(tuple, distinct(np.random.default_rng(1), rows, 3, 4).tolist()))
+    assert len(counts) == 24
+    # 1000 expected of each, with a standard deviation of 31
+    assert all(850 < count < 1150 for count in counts.values())
+
+
+def test_below_never_reaches_its_bound():
+    largest = np.full((1,), 1 - 2.0**-53)
+    for bound in (1, 3, 4, 20, 964, 4112, 10**9 + 7):
+        assert below(Replay(largest), bound, (1,)) == bound - 1
+
+
+@pytest.mark.parametrize("rotations", ["none", "classes", "episode", "class-episode"])
+def test_gather_is_a_look_up_and_a_turn(rotations):
+    data = dataset(rotations=rotations)
+    T, N, n = 3, 4, 2
+    classes, drawings = data.choose(np.random.default_rng(2), T, N, n)
+    u = {"episode": (T, 1), "class-episode": (T, N)}.get(rotations)
+    numbers = [] if u is None else [np.random.default_rng(3).random(u)]
+    x = data.gather(classes, drawings, Replay(*numbers))
+    assert x.shape == (T, N, n, H, H, 1)
+    for t in range(T):
+        for k in range(N):
+            turn, character = 0, classes[t, k]
+            if rotations == "classes":
+                character, turn = divmod(character, 4)
+            elif numbers:
+                turn = int(4 * numbers[0][t, 0 if rotations == "episode" else k])
+            for i in range(n):
+                picture = data.images[character, drawings[t, k, i], :, :, 0]
+                for _ in range(turn):  # a quarter turn counter-clockwise: the last column on top
+                    picture = np.array([[row[c] for row in picture] for c in reversed(range(H))])
+                np.testing.assert_array_equal(x[t, k, i, :, :, 0], picture)
+
+
+def test_turns_as_classes_make_four_times_as_many():
+    assert dataset().n_classes == C
+    assert dataset(rotations="classes").n_classes == 4 * C
+    assert dataset(rotations="class-episode").n_classes == C
+
+
+def test_all_four_turns_happen_and_repeat_with_the_seed():
+    data = dataset(rotations="class-episode")
+    a = data.draw(np.random.default_rng(5), 50, 3, 1)[0]
+    b = data.draw(np.random.default_rng(5), 50, 3, 1)[0]
+    np.testing.assert_array_equal(a, b)
+    seen = set()
+    for picture in a.reshape(-1, H, H):
+        for turn in range(4):
+            back = np.rot90(picture, -turn)[..., None]
+            seen |= {turn} if (data.images == back).all((2, 3, 4)).any() else set()
+    assert seen == {0, 1, 2, 3}
+
+
+def test_draw_gives_labels_by_place():
+    x, y = dataset().draw(np.random.default_rng(0), 2, 3, 4)
+    assert x.dtype == np.uint8
+    assert y.dtype == np.int64
+    assert y.tolist() == [[[0] * 4, [1] * 4, [2] * 4]] * 2
+
+
+def test_drawing_changes_nothing_in_the_dataset():
+    data = dataset(rotations="classes", jitter=True)
+    before = data.images.copy()
+    data.draw(np.random.default_rng(0), 5, 4, 4)[0][:] = 0
+    np.testing.assert_array_equal(data.images, before)
+
+
+def bilinear(image, matrix, shift):
+    """Resample one (H, W) image by loops: p shows what was at A (p − c − s) + c."""
+    height, width = image.shape
+    centre = ((height - 1) / 2, (width - 1) / 2)
+    out = np.zeros((height, width))
+    for i in range(height):
+        for j in range(width):
+            p = (i - centre[0] - shift[0], j - centre[1] - shift[1])
+            y, x = (matrix[k][0] * p[0] + matrix[k][1] * p[1] + centre[k] for k in (0, 1))
+            for a in range(height):
+                for b in range(width):
+                    out[i, j] += image[a, b] * max(0, 1 - abs(y - a)) * max(0, 1 - abs(x - b))
+    return out
+
+
+@given(st.integers(0, 1000))
+def test_affine_is_bilinear_with_background_outside(seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (2, 4, 6, 2), dtype=np.uint8)
+    matrix, shift = rng.normal(size=(2, 2, 2)), rng.normal(size=(2, 2)) * 3
+    got = affine(images, matrix, shift)
+    for n in range(2):
+        for channel in range(2):
+            wanted = bilinear(images[n, :, :, channel].astype(float), matrix[n], shift[n])
+            assert np.abs(got[n, :, :, channel] - wanted).max() <= 0.5 + 1e-3
+
+
+def test_affine_by_the_identity_and_by_a_whole_shift():
+    images = np.random.default_rng(0).integers(0, 256, (1, 6, 6, 1), dtype=np.uint8)
+    eye = np.eye(2)[None]
+    np.testing.assert_array_equal(affine(images, eye, np.zeros((1, 2))), images)
+    moved = affine(images, eye, np.array([[2.0, -1.0]]))  # two down, one to the left
+    np.testing.assert_array_equal(moved[0, 2:, :-1], images[0, :-2, 1:])
+    assert not moved[0, :2].any()
+    assert not moved[0, :, -1].any()
+
+
+def test_affine_by_a_quarter_turn_is_rot90():
+    images = np.random.default_rng(0).integers(0, 256, (1, 7, 7, 1), dtype=np.uint8)
+    quarter = np.array([[[0.0, 1.0], [-1.0, 0.0]]])  # row <- column, column <- −row
+    turned = affine(images, quarter, np.zeros((1, 2)))
+    np.testing.assert_array_equal(turned[0], np.rot90(images[0]))
+
+
+def test_jitter_stays_within_its_bounds():
+    """A blot in the middle moves by 10/105 of the side at most along each axis, and does move."""
+    side = 105
+    images = np.zeros((200, side, side, 1), np.uint8)
+    images[:, 50:55, 50:55] = 255
+    moved = jittered(images, np.random.default_rng(0)).astype(float)[..., 0]
+    grid = np.arange(side)
+    mass = moved.sum((1, 2))
+    row = (moved.sum(2) * grid).sum(1) / mass - 52
+    column = (moved.sum(1) * grid).sum(1) / mass - 52
+    for offset in (row, column):
+        assert np.abs(offset).max() <= 10.1
+        assert offset.max() > 9
+        assert offset.min() < -9
+    # a blot 40 pixels from the middle, turned by π/16 at most
+    images = np.roll(images, 40, axis=2)
+    far = jittered(images, np.random.default_rng(0)).astype(float)[..., 0]
+    rise = (far.sum(2) * grid).sum(1) / far.sum((1, 2)) - 52 - row
+    limit = 40 * math.sin(math.pi / 16)
+    assert np.abs(rise).max() <= limit + 0.3
+    assert rise.max() > 0.9 * limit
+    assert rise.min() < -0.9 * limit
+
+
+def test_an_unknown_rotation_is_named():
+    with pytest.raises(ValueError, match=r"rotations: one of none, .* wanted, got 'tilted'"):
+        dataset(rotations="tilted")
+
+
+def test_repr_says_what_is_in_it():
+    assert repr(dataset(rotations="classes")) == (
+        "ImageDataset(24 classes × 4 drawings, 5×5×1, rotations='classes', jitter=False)"
+    )
