@@ -52,13 +52,14 @@ def save_state(path: Path, state: State, algorithm: str) -> None:
     header = {
         "format": FORMAT,
         "algorithm": algorithm,
-        "step": json.dumps(state.step),
-        "best_score": json.dumps(state.best_score),
-        "best_step": json.dumps(state.best_step),
+        "step": state.step,
+        "best_score": state.best_score,
+        "best_step": state.best_step,
     }
     # safetensors writes the bytes as they lie, so they must lie in C order
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(path, save(arrays, metadata=header))
+    # one entry, because safetensors writes several in any order, and equal states make equal files
+    write_atomically(path, save(arrays, metadata={"scratchmeta": json.dumps(header)}))
 
 
 def load_state(path: Path, like: State, algorithm: str) -> State:
@@ -80,20 +81,20 @@ def load_state(path: Path, like: State, algorithm: str) -> State:
         wanted = getattr(like, group)
         loaded[group] = None if wanted is None else _fit(path, group, wanted, arrays)
     return State(
-        json.loads(header["step"]),
+        header["step"],
         loaded["params"],
         loaded["optimizer"],
-        json.loads(header["best_score"]),
-        json.loads(header["best_step"]),
+        header["best_score"],
+        header["best_step"],
     )
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("scratchmeta", "{}"))
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error

@@ -43,7 +43,8 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._report()
+        if self.done > self.start:
+            self._report()
         if self.bar is not None:
             self.bar.stop()
 
@@ -61,7 +62,7 @@ class Progress:
         if self.bar is not None or not self.shown:
             return
         parts = [f"{self.label} {self.done}/{self.total}", self.note]
-        if self.done > self.start:
+        if self.done < self.total:
             pace = (self.reported - self.began) / (self.done - self.start)
             parts.append(f"{pace * (self.total - self.done):.0f} s left")
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ import numpy as np
 
 from scratchmeta import backend, episodes, optim, tree
 from scratchmeta.checkpoint import Run, State, appended
-from scratchmeta.evaluation import Evaluation, calibrated, evaluate
+from scratchmeta.evaluation import VALIDATION, Evaluation, calibrated, evaluate
 from scratchmeta.presets import Training
 from scratchmeta.progress import Progress
 
@@ -68,6 +68,8 @@ def train(
     """
     shape = settings.n_way, settings.k_shot, settings.n_query, settings.tasks
     small = sum(x.size for x in episodes.sample(dataset, *shape, seed=settings.seed)) < SMALL
+    if validation is not None:
+        episodes.sample(validation, *_test_shape(settings))
     optimizer = _optimizer(settings)
     params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))
     state = State(0, params, optimizer.init(params), None, 0)
@@ -162,16 +164,19 @@ def _refuse_non_finite(loss: float, grads: Any, step: int, settings: Training) -
 # --- validation and stopping --------------------------------------------------------------------
 
 
+def _test_shape(settings: Training) -> tuple[int, int, int]:
+    return settings.test_way or settings.n_way, settings.k_shot, settings.test_query
+
+
 def _validate(algorithm, params, dataset, validation, settings: Training) -> Evaluation:
     return evaluate(
         algorithm,
         calibrated(algorithm, params, dataset, settings),
         validation,
-        settings.test_way or settings.n_way,
-        settings.k_shot,
-        settings.test_query,
+        *_test_shape(settings),
         episodes=settings.validation_episodes,
         seed=settings.seed,
+        first=VALIDATION,
     )
 
 

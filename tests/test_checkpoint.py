@@ -1,0 +1,230 @@
+"""Checkpoints are whole or absent, come back bit for bit, and say what does not fit."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from scratchmeta import checkpoint, tree
+from scratchmeta.checkpoint import CheckpointError, Run, State, load_state, save_state
+
+
+def make_state(step=3):
+    rng = np.random.default_rng(step)
+    params = {
+        "conv": {"weight": rng.normal(size=(3, 3, 1, 2)).astype(np.float32)},
+        "head": {"bias": rng.normal(size=4).astype(np.float32)},
+    }
+    optimizer = {"step": np.asarray(step), "m": tree.map(np.copy, params), "nothing": {}}
+    return State(step, params, optimizer, 1 / 3, 2)
+
+
+def leaves(state):
+    return [
+        state.params["conv"]["weight"],
+        state.params["head"]["bias"],
+        state.optimizer["step"],
+        state.optimizer["m"]["conv"]["weight"],
+        state.optimizer["m"]["head"]["bias"],
+    ]
+
+
+def same(a, b):
+    return all(
+        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(leaves(a), leaves(b), strict=True)
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "last.safetensors"
+    save_state(path, make_state(), "maml")
+    return path
+
+
+def test_what_was_saved_comes_back_bit_for_bit(path):
+    saved, loaded = make_state(), load_state(path, make_state(step=9), "maml")
+    assert same(saved, loaded)
+    assert (loaded.step, loaded.best_score, loaded.best_step) == (3, 1 / 3, 2)
+    assert loaded.optimizer["nothing"] == {}
+    loaded.params["head"]["bias"] += 1  # writable
+
+
+def test_a_transposed_array_keeps_its_values(tmp_path):
+    state = make_state()
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    state = state._replace(params={"w": weight}, optimizer={"step": np.asarray(0)})
+    save_state(tmp_path / "x", state, "maml")
+    loaded = load_state(tmp_path / "x", state, "maml")
+    np.testing.assert_array_equal(loaded.params["w"], weight)
+    assert loaded.params["w"].flags.c_contiguous
+
+
+def test_no_validation_yet_is_kept_apart_from_a_score(tmp_path):
+    save_state(tmp_path / "x", make_state()._replace(best_score=None), "maml")
+    assert load_state(tmp_path / "x", make_state(), "maml").best_score is None
+
+
+def test_parameters_alone_can_be_read(path):
+    loaded = load_state(path, make_state()._replace(optimizer=None), "maml")
+    assert loaded.optimizer is None
+    assert loaded.params["head"]["bias"].tobytes() == make_state().params["head"]["bias"].tobytes()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: truncated"):
+        load_state(path, make_state(), "maml")
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"gone\.safetensors: no such checkpoint"):
+        load_state(tmp_path / "gone.safetensors", make_state(), "maml")
+
+
+def test_another_programs_safetensors_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"w": np.zeros(3)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"wanted .* format 'scratchmeta-1', got None"):
+        load_state(tmp_path / "x.safetensors", make_state(), "maml")
+
+
+def test_a_checkpoint_of_another_algorithm_is_refused(path):
+    with pytest.raises(
+        CheckpointError, match="wanted a checkpoint of 'reptile', got one of 'maml'"
+    ):
+        load_state(path, make_state(), "reptile")
+
+
+def test_another_shape_is_named_with_what_was_wanted_and_got(path):
+    like = make_state()
+    like.params["conv"]["weight"] = np.zeros((3, 3, 1, 8), np.float32)
+    with pytest.raises(
+        CheckpointError,
+        match=r"params/conv/weight: wanted float32 of shape \(3, 3, 1, 8\), "
+        r"got float32 of shape \(3, 3, 1, 2\)",
+    ):
+        load_state(path, like, "maml")
+
+
+def test_another_dtype_is_named(path):
+    like = make_state()
+    like.optimizer["m"]["head"]["bias"] = np.zeros(4)
+    with pytest.raises(CheckpointError, match=r"m/head/bias: wanted float64 .* got float32"):
+        load_state(path, like, "maml")
+
+
+def test_a_parameter_too_few_or_too_many_is_named(path):
+    like = make_state()
+    like.params["head"]["weight"] = np.zeros(2, np.float32)
+    with pytest.raises(CheckpointError, match=r"params/head/weight is missing"):
+        load_state(path, like, "maml")
+    like = make_state()
+    del like.params["head"]
+    with pytest.raises(CheckpointError, match=r"params/head/bias is not a parameter"):
+        load_state(path, like, "maml")
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_state(path, make_state(step=4), "maml")
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_reader_never_sees_half_a_checkpoint(path, monkeypatch):
+    """Between the writing and the replacing, the name still stands for the old content."""
+    seen = []
+    replace = os.replace
+
+    def observed(source, target):
+        seen.append(load_state(path, make_state(), "maml").step)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", observed)
+    save_state(path, make_state(step=4), "maml")
+    assert (seen, load_state(path, make_state(), "maml").step) == ([3], 4)
+
+
+# --- the folder ---------------------------------------------------------------------------------
+
+
+def test_a_run_is_found_again(tmp_path):
+    run = Run.create(tmp_path / "deep" / "run", {"algorithm": "maml", "training": {"lr": 0.1}})
+    run.save("best", make_state())
+    found = Run.open(tmp_path / "deep" / "run")
+    assert found.config == {"algorithm": "maml", "training": {"lr": 0.1}}
+    assert same(found.load("best", make_state(step=9)), make_state())
+
+
+def test_an_existing_run_is_not_overwritten_unasked(tmp_path):
+    run = Run.create(tmp_path / "run", {"algorithm": "maml"})
+    run.save("last", make_state())
+    before = {file.name: file.read_bytes() for file in run.path.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"run: exists and is not empty.*--resume.*--overwrite"
+    ):
+        Run.create(tmp_path / "run", {"algorithm": "reptile"})
+    assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
+
+
+def test_overwriting_begins_anew_and_keeps_what_is_not_the_runs(tmp_path):
+    run = Run.create(tmp_path / "run", {"algorithm": "maml"})
+    run.save("last", make_state())
+    (run.path / "notes.txt").write_text("mine")
+    Run.create(tmp_path / "run", {"algorithm": "reptile"}, overwrite=True)
+    assert sorted(file.name for file in run.path.iterdir()) == ["config.json", "notes.txt"]
+    assert Run.open(run.path).config == {"algorithm": "reptile"}
+
+
+def test_a_folder_that_is_no_run_is_never_overwritten(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        Run.create(tmp_path, {"algorithm": "maml"}, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    Run.create(tmp_path, {"algorithm": "maml"})
+    assert Run.open(tmp_path).config["algorithm"] == "maml"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00"])
+def test_a_broken_configuration_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json: (not readable|does not name)"):
+        Run.open(tmp_path)
+
+
+def test_metrics_are_cut_off_after_the_step_they_continue_from(tmp_path):
+    run = Run.create(tmp_path, {"algorithm": "maml"})
+    with run.metrics(after=0) as metrics:
+        for step in range(1, 6):
+            metrics.write(step, loss=1 / step)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')  # what a power cut leaves
+    with run.metrics(after=3) as metrics:
+        metrics.write(4, loss=0.5)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "loss": 1.0},
+        {"step": 2, "loss": 1 / 2},
+        {"step": 3, "loss": 1 / 3},
+        {"step": 4, "loss": 0.5},
+    ]
+    assert run.history()[-1] == {"step": 4, "loss": 0.5}
+
+
+def test_every_file_a_run_deletes_is_one_it_writes():
+    assert {"last.safetensors", "best.safetensors", "metrics.jsonl"} < set(checkpoint.FILES)
