@@ -88,6 +88,9 @@ def sample(
 
 def generator(seed: int, index: int) -> np.random.Generator:
     """Return an episode's generator: Philox with the pair (seed, index), 64 bits each, as key."""
+    for name, number in (("seed", seed), ("index", index)):
+        if not 0 <= operator.index(number) < 2**64:
+            raise ValueError(f"{name}: 0 to 2**64 - 1 wanted, got {number}")
     return np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
 
 
@@ -115,6 +118,8 @@ def stream(
     the episode would have come. The thread ends with the generator: when it is exhausted, closed or
     collected (`contextlib.closing` does it at the end of a block).
     """
+    if prefetch < 0:
+        raise ValueError(f"prefetch: at least 0 wanted, got {prefetch}")
     indices = itertools.count(start) if stop is None else iter(range(start, stop))
 
     def episode(index: int) -> Episode:
