@@ -101,7 +101,16 @@ class Projected(NamedTuple):
     coarse: tuple[float, float]
 
 
-def project(s: Slope, ws: Sequence) -> Projected:
+def directional(function, vs: dict, ws: Sequence, settings) -> Projected:
+    """The derivative of ⟨w, f⟩ along v."""
+    return _project(_slope(function, vs, settings), ws, settings.atol)
+
+
+def _slope(function, vs, settings) -> Slope:
+    return slope(along(function, vs), 0.01 * settings.rtol, 0.1 * settings.atol)
+
+
+def _project(s: Slope, ws: Sequence, atol: float) -> Projected:
     """The slope of ⟨w, φ⟩ from that of φ."""
     w = flat(ws)
     value = float(w @ s.value)
@@ -109,7 +118,7 @@ def project(s: Slope, ws: Sequence) -> Projected:
     jump = float(np.abs(w * s.jump).max(initial=0.0))
     coarse = float(w @ s.coarse[0]), float(w @ s.coarse[1])
     error = float(np.linalg.norm(w * s.error))
-    return Projected(value, error, size, jump if jump > 1e-5 * size else 0.0, coarse)
+    return Projected(value, error, size, jump if jump > max(1e-5 * size, atol) else 0.0, coarse)
 
 
 # --- the two Jacobians ----------------------------------------------------------------------------
@@ -144,16 +153,13 @@ def _jacobians(function, i, ws, settings):
         entries = np.arange(p.size)
     else:
         entries = np.array(sorted(_seek(function, i, ws, settings)), dtype=int)
-    columns = [
-        slope(along(function, {i: _unit(p, j)}), 0.01 * settings.rtol, 0.1 * settings.atol)
-        for j in entries
-    ]
+    columns = [_slope(function, {i: _unit(p, j)}, settings) for j in entries]
     return _Jacobians(
         entries,
         np.stack([rows @ c.value for c in columns], axis=1),
         np.stack([np.sqrt(rows**2 @ c.error**2) for c in columns], axis=1),
         np.stack([flat([function.pull(function.points, _cut(r, ws))[i]])[entries] for r in rows]),
-        np.array([project(c, ws).jump != 0 for c in columns]),
+        np.array([_project(c, ws, settings.atol).jump != 0 for c in columns]),
         by_output,
     )
 
@@ -183,7 +189,7 @@ def _seek(function, i, ws, settings) -> Iterator[int]:
         signs = np.zeros(p.size)
         signs[entries] = flat([rademacher(rng, p)])[entries]
         v = backend.xp(p).asarray(signs.reshape(p.shape))
-        s = project(slope(along(function, {i: v}), 0.01 * settings.rtol, 0.1 * settings.atol), ws)
+        s = directional(function, {i: v}, ws, settings)
         if abs(g @ signs - s.value) > max(settings.rtol * s.size, settings.atol, 4 * s.error):
             if len(entries) == 1:
                 found += 1

@@ -1,0 +1,866 @@
+"""The table of everything that `scratchmeta check` verifies: one row per operation, layer, loss,
+optimiser and algorithm.
+
+A row is a generator of examples: small float64 inputs, drawn from the `rng` it is given, at which
+the function is smooth by construction. Numbers keep a distance from the kinks of abs, relu and
+sign (`away_from_zero`), from each other where a maximum is taken (`distinct`), and from 0 where a
+logarithm is (`positive`). Networks cannot be kept from kinks by construction; there the slopes take
+smaller steps, down to 6e-8, and a kink nearer than that is reported, not passed.
+
+    for result in run(["softmax", "maml"]):
+        print(result)
+"""
+
+import difflib
+import functools
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scratchmeta import algorithms, backend, core, losses, nn, ops, optim, tree
+from scratchmeta.core import primitive
+from scratchmeta.episodes import Episode
+from scratchmeta.gradcheck import GradientError, NonSmoothPoint, Report, combine, gradcheck
+from scratchmeta.ops.fused import identity
+from scratchmeta.ops.linalg import project
+
+KINDS = ("operation", "kernel", "layer", "loss", "optimiser", "algorithm")
+
+
+class Example(NamedTuple):
+    """One check of a row: function(*inputs, **options)."""
+
+    function: Callable
+    inputs: tuple
+    options: dict
+    order: int
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.function(*inputs, **self.options)
+
+    def check(self, name: str, **settings: Any) -> Report:
+        """gradcheck of this example."""
+        f = functools.partial(self.function, **self.options) if self.options else self.function
+        return gradcheck(f, *self.inputs, name=name, order=self.order, **settings)
+
+
+def call(function: Callable, *inputs: Any, order: int = 2, **options: Any) -> Example:
+    """An example: function(*inputs, **options), checked up to `order`."""
+    return Example(function, inputs, options, order)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table."""
+
+    name: str
+    kind: str
+    examples: Callable[[np.random.Generator], Iterator[Example]]
+    analytic: bool = False  # whether the complex step applies
+    directions: int = 3
+
+    def inputs(self, seed: int = 0) -> list[Example]:
+        """The row's examples for a seed, on the backend in use."""
+        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
+        return list(self.examples(rng))
+
+    def check(self, seed: int = 0) -> Report:
+        """One report on all examples; raises GradientError or NonSmoothPoint where one fails."""
+        settings = {"directions": self.directions, "analytic": self.analytic, "rng": seed}
+        reports = [example.check(self.name, **settings) for example in self.inputs(seed)]
+        return combine(self.name, reports)
+
+
+CASES: dict[str, Case] = {}
+
+
+def row(kind: str, name: str = "", **settings: Any) -> Callable:
+    """Enters a generator of examples into the table, under its own name or another."""
+
+    def enter(examples):
+        case = Case(name or examples.__name__.strip("_"), kind, examples, **settings)
+        if case.name in CASES:
+            raise ValueError(f"row: there are two rows named {case.name!r}")
+        CASES[case.name] = case
+        return examples
+
+    return enter
+
+
+# --- running rows ---------------------------------------------------------------------------------
+
+
+class UnknownCase(ValueError):
+    """There is no row, and no kind of rows, of this name."""
+
+
+def select(names: Iterable[str] = ()) -> list[Case]:
+    """The rows of these names, or of these kinds ("layer", ...); all of them without names.
+
+    Raises UnknownCase with the names that come close.
+    """
+    chosen: dict[str, Case] = {}
+    for name in names:
+        found = [c for c in CASES.values() if name in (c.name, c.kind)]
+        if not found:
+            close = difflib.get_close_matches(name, [*CASES, *KINDS])
+            hint = f"did you mean {' or '.join(close)}?" if close else f"kinds: {', '.join(KINDS)}"
+            raise UnknownCase(f"nothing to check is called {name!r}: {hint}")
+        chosen.update((c.name, c) for c in found)
+    return list(chosen.values()) if chosen else list(CASES.values())
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of checking one row; `str(result)` is one aligned line, then the error, if any."""
+
+    name: str
+    kind: str
+    seconds: float
+    report: Report | None = None
+    error: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every example passed."""
+        return self.report is not None
+
+    def __str__(self) -> str:
+        if self.report is None:
+            return f"FAIL {self.name}\n{self.error}"
+        return f"ok   {self.report}"
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        row = {"name": self.name, "kind": self.kind, "passed": self.passed}
+        row |= {"seconds": round(self.seconds, 4)}
+        if self.report is None:
+            return row | {"error": self.error}
+        r = self.report
+        return row | {
+            "backend": r.backend,
+            "kernels": r.kernels,
+            "order": r.order,
+            "directions": r.directions,
+            "worst_relative_error": r.worst,
+            "error_estimate": r.estimate,
+            "complex_step_error": r.complex_step,
+        }
+
+
+def run(
+    names: Iterable[str] = (),
+    seed: int = 0,
+    progress: Callable[[int, int, Result], None] | None = None,
+) -> list[Result]:
+    """Checks rows on the backend in use; an error of one does not keep the others from being run.
+
+    `progress(done, total, result)` is called after each. Raises UnknownCase for unknown names.
+    """
+    cases, results = select(names), []
+    for case in cases:
+        start, report, error = time.perf_counter(), None, ""
+        try:
+            report = case.check(seed)
+        except (GradientError, NonSmoothPoint) as failure:
+            error = str(failure)
+        seconds = time.perf_counter() - start
+        results.append(Result(case.name, case.kind, seconds, report, error))
+        if progress is not None:
+            progress(len(results), len(cases), results[-1])
+    return results
+
+
+def summary(results: list[Result]) -> str:
+    """The last line of the table."""
+    failed = [r.name for r in results if not r.passed]
+    seconds = sum(r.seconds for r in results)
+    directions = sum(r.report.directions for r in results if r.report)
+    verdict = f"{len(failed)} failed: {', '.join(failed)}" if failed else "all passed"
+    return f"{len(results)} checked along {directions} directions in {seconds:.1f} s, {verdict}"
+
+
+def table(results: list[Result]) -> str:
+    """One aligned line per row, errors under theirs, and a summary."""
+    return "\n".join([*map(str, results), summary(results)])
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def normal(rng, *shape):
+    """Standard normal."""
+    return backend.asarray(rng.standard_normal(shape))
+
+
+def positive(rng, *shape):
+    """Between 0.5 and 2."""
+    return backend.asarray(rng.uniform(0.5, 2.0, shape))
+
+
+def away_from_zero(rng, *shape):
+    """Between 0.3 and 1.5 in magnitude, of either sign."""
+    return backend.asarray(rng.choice([-1.0, 1.0], shape) * rng.uniform(0.3, 1.5, shape))
+
+
+def distinct(rng, *shape):
+    """No two nearer than 0.2: for maxima."""
+    n = int(np.prod(shape))
+    spread = 0.3 * (rng.permutation(n) - n / 2) + rng.uniform(-0.05, 0.05, n)
+    return backend.asarray(spread.reshape(shape))
+
+
+def integers(values):
+    """A constant array of integers."""
+    return backend.asarray(np.asarray(values))
+
+
+def float64(params, rng):
+    """A layer's parameters in float64, none of them exactly 0 or 1."""
+    return tree.map(lambda p: p.astype(np.float64) + 0.1 * normal(rng, *p.shape), params)
+
+
+# --- elementwise ----------------------------------------------------------------------------------
+
+
+def _binary(op, left=normal, right=normal):
+    """Equal shapes, either side broadcast, both, and against a scalar array."""
+
+    def examples(rng):
+        yield call(op, left(rng, 3, 4), right(rng, 3, 4))
+        yield call(op, left(rng, 3, 4), right(rng, 4))
+        yield call(op, left(rng, 1, 4), right(rng, 2, 3, 1))
+        yield call(op, left(rng), right(rng, 3))
+
+    return examples
+
+
+def _unary(op, numbers=normal):
+    def examples(rng):
+        yield call(op, numbers(rng, 3, 4))
+        yield call(op, numbers(rng))
+
+    return examples
+
+
+for _name in ("add", "subtract", "multiply"):
+    row("operation", _name, analytic=True)(_binary(getattr(ops, _name)))
+row("operation", "divide", analytic=True)(_binary(ops.divide, right=away_from_zero))
+for _name in ("negative", "exp", "square", "sin", "cos", "tanh", "sigmoid"):
+    row("operation", _name, analytic=True)(_unary(getattr(ops, _name)))
+for _name in ("log", "log1p", "sqrt"):
+    row("operation", _name, analytic=True)(_unary(getattr(ops, _name), positive))
+row("operation", "softplus")(_unary(ops.softplus))
+for _name in ("relu", "abs", "sign"):
+    row("operation", _name)(_unary(getattr(ops, _name), away_from_zero))
+
+
+@row("operation", analytic=True)
+def power(rng):
+    yield from _binary(ops.power, left=positive)(rng)
+    yield call(lambda a: ops.power(a, 3.0), normal(rng, 4))
+    yield call(lambda a: ops.power(a, 0.0), normal(rng, 4))
+    yield call(lambda a: ops.power(a, -2), away_from_zero(rng, 4))
+    yield call(lambda p: ops.power(2.5, p), normal(rng, 4))
+
+
+@row("operation")
+def maximum(rng):
+    a = away_from_zero(rng, 3, 4)
+    yield call(ops.maximum, a, 0.0)
+    yield call(ops.maximum, distinct(rng, 2, 6)[0], distinct(rng, 3, 1) + 0.1)
+    yield call(ops.maximum, a, a[::-1] + away_from_zero(rng, 3, 4))
+
+
+@row("operation")
+def minimum(rng):
+    a = away_from_zero(rng, 3, 4)
+    yield call(ops.minimum, 0.0, a)
+    yield call(ops.minimum, distinct(rng, 2, 6)[0], distinct(rng, 3, 1) + 0.1)
+    yield call(ops.minimum, a, a[::-1] + away_from_zero(rng, 3, 4))
+
+
+@row("operation")
+def clip(rng):
+    yield call(ops.clip, distinct(rng, 12) + 0.15, low=-0.9, high=0.6)
+
+
+@row("operation", analytic=True)
+def where(rng):
+    condition = integers([[True, False, True], [False, False, True]])
+    yield call(ops.where, condition, normal(rng, 2, 3), normal(rng, 2, 3))
+    yield call(ops.where, condition, normal(rng, 3), normal(rng, 2, 1))
+    yield call(lambda a: ops.where(condition, a, 0.0), normal(rng, 2, 3))
+
+
+@row("operation")
+def astype(rng):
+    yield call(ops.astype, normal(rng, 3), dtype=np.float64)
+
+
+@row("operation", analytic=True)
+def identity_(rng):
+    yield call(identity, normal(rng, 3))
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+def _reduction(op, numbers=normal):
+    """All axes, one, several, and with the reduced axes kept."""
+
+    def examples(rng):
+        yield call(op, numbers(rng, 3, 4))
+        yield call(op, numbers(rng, 2, 3, 4), axis=1)
+        yield call(op, numbers(rng, 2, 3, 4), axis=(0, -1))
+        yield call(op, numbers(rng, 2, 3), axis=-1, keepdims=True)
+        yield call(op, numbers(rng), axis=None, keepdims=True)
+
+    return examples
+
+
+def _along_axis(op, numbers=normal):
+    """Along the last axis, and along another."""
+
+    def examples(rng):
+        yield call(op, numbers(rng, 3, 4))
+        yield call(op, numbers(rng, 2, 3, 4), axis=1)
+        yield call(op, numbers(rng, 3, 1), axis=-1)
+
+    return examples
+
+
+for _name in ("sum", "mean", "logsumexp", "var"):
+    row("operation", _name, analytic=True)(_reduction(getattr(ops, _name)))
+for _name in ("max", "min"):
+    row("operation", _name)(_reduction(getattr(ops, _name), distinct))
+for _name in ("softmax", "log_softmax", "cumsum"):
+    row("operation", _name, analytic=True)(_along_axis(getattr(ops, _name)))
+
+
+@row("operation", analytic=True)
+def prod(rng):
+    yield from _along_axis(ops.prod)(rng)
+    with_zeros = normal(rng, 2, 5)
+    with_zeros[:, [0, 3]] = 0.0
+    yield call(ops.prod, with_zeros)
+
+
+@row("operation", analytic=True)
+def norm(rng):
+    yield from _along_axis(ops.norm)(rng)
+    yield call(ops.norm, normal(rng, 2, 3, 4), axis=(-2, -1), keepdims=True)
+
+
+@row("operation")
+def top_k_mask(rng):
+    yield call(ops.top_k_mask, distinct(rng, 2, 5), k=2)
+
+
+@row("operation")
+def one_hot(rng):
+    labels = integers([[2, 0], [1, 1]])
+    yield call(lambda x: x * ops.one_hot(labels, 3, x.dtype), normal(rng, 2, 2, 3))
+
+
+# --- shape ----------------------------------------------------------------------------------------
+
+
+@row("operation", analytic=True)
+def broadcast_to(rng):
+    yield call(ops.broadcast_to, normal(rng, 3, 1), shape=(2, 3, 4))
+    yield call(ops.broadcast_to, normal(rng), shape=(2,))
+
+
+@row("operation", analytic=True)
+def sum_to(rng):
+    yield call(ops.sum_to, normal(rng, 2, 3, 4), shape=(3, 1))
+    yield call(ops.sum_to, normal(rng, 2, 3), shape=())
+
+
+@row("operation", analytic=True)
+def reshape(rng):
+    yield call(ops.reshape, normal(rng, 2, 6), shape=(3, -1))
+
+
+@row("operation", analytic=True)
+def transpose(rng):
+    yield call(ops.transpose, normal(rng, 2, 3))
+    yield call(ops.transpose, normal(rng, 2, 3, 4), axes=(1, 2, 0))
+
+
+@row("operation", analytic=True)
+def matrix_transpose(rng):
+    yield call(ops.matrix_transpose, normal(rng, 2, 3, 4))
+
+
+@row("operation", analytic=True)
+def moveaxis(rng):
+    yield call(ops.moveaxis, normal(rng, 2, 3, 4), source=0, destination=-1)
+
+
+@row("operation", analytic=True)
+def expand_dims(rng):
+    yield call(ops.expand_dims, normal(rng, 2, 3), axis=-2)
+
+
+@row("operation", analytic=True)
+def squeeze(rng):
+    yield call(ops.squeeze, normal(rng, 2, 1, 3), axis=1)
+
+
+@row("operation", analytic=True)
+def getitem(rng):
+    x = normal(rng, 4, 5)
+    yield call(ops.getitem, x, index=1)
+    yield call(ops.getitem, x, index=(slice(None, None, -2), None, 3))
+    yield call(ops.getitem, x, index=(..., slice(1, 4)))
+    yield call(ops.getitem, x, index=integers([[0, 2], [2, 2]]))
+    yield call(ops.getitem, x, index=(integers([0, 3, 0]), integers([4, 4, 4])))
+    yield call(ops.getitem, x, index=integers(np.arange(20).reshape(4, 5) % 3 == 0))
+
+
+@row("operation", analytic=True)
+def scatter_add(rng):
+    yield call(ops.scatter_add, normal(rng, 3), index=(slice(0, 3), 1), shape=(4, 2))
+    yield call(ops.scatter_add, normal(rng, 4, 2), index=integers([0, 2, 2, 1]), shape=(3, 2))
+
+
+@row("operation", analytic=True)
+def take(rng):
+    yield call(ops.take, normal(rng, 4, 3), integers([[3, 0], [3, 1]]))
+    yield call(ops.take, normal(rng, 4, 3), integers([2, 2, 0]), axis=-1)
+
+
+@row("operation", analytic=True)
+def take_along_axis(rng):
+    yield call(ops.take_along_axis, normal(rng, 2, 4), integers([[3, 0, 3], [1, 1, 1]]))
+    yield call(ops.take_along_axis, normal(rng, 3, 2), integers([[0, 2], [2, 1]]), axis=0)
+
+
+@row("operation", analytic=True)
+def split(rng):
+    yield call(ops.split, normal(rng, 2, 6), parts=3)
+    yield call(ops.split, normal(rng, 5, 2), parts=[1, 0, 4], axis=0)
+
+
+@row("operation", analytic=True)
+def concat(rng):
+    yield call(ops.concat, [normal(rng, 2, 3), normal(rng, 1, 3)])
+    yield call(ops.concat, [normal(rng, 2, 1), normal(rng, 2, 0), normal(rng, 2, 2)], axis=-1)
+
+
+@row("operation", analytic=True)
+def stack(rng):
+    yield call(ops.stack, [normal(rng, 2, 3), normal(rng, 2, 3)], axis=1)
+    yield call(ops.stack, [normal(rng), normal(rng), normal(rng)])
+
+
+@row("operation", analytic=True)
+def pad(rng):
+    yield call(ops.pad, normal(rng, 2, 3), widths=[(1, 0), (0, 2)], value=0.5)
+
+
+@row("operation", analytic=True)
+def flip(rng):
+    yield call(ops.flip, normal(rng, 2, 3), axis=-1)
+    yield call(ops.flip, normal(rng, 2, 3), axis=(0, 1))
+
+
+@row("operation", analytic=True)
+def roll(rng):
+    yield call(ops.roll, normal(rng, 2, 5), shift=2, axis=-1)
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+@row("operation", analytic=True)
+def matmul(rng):
+    yield call(ops.matmul, normal(rng, 3, 4), normal(rng, 4, 2))
+    yield call(ops.matmul, normal(rng, 2, 3, 4), normal(rng, 4, 2))
+    yield call(ops.matmul, normal(rng, 3, 4), normal(rng, 2, 4, 2))
+    yield call(ops.matmul, normal(rng, 2, 1, 3, 4), normal(rng, 3, 4, 2))
+    yield call(ops.matmul, normal(rng, 4), normal(rng, 4))
+    yield call(ops.matmul, normal(rng, 2, 3, 4), normal(rng, 4))
+    yield call(ops.matmul, normal(rng, 4), normal(rng, 2, 4, 3))
+
+
+@row("operation", "project", analytic=True)
+def project_(rng):
+    yield call(project, normal(rng, 2, 3, 4), normal(rng, 4, 2))
+    yield call(project, normal(rng, 2, 3, 4), normal(rng, 2, 4, 2))
+    yield call(project, normal(rng, 2, 4), normal(rng, 2, 4, 2))
+    yield call(project, normal(rng, 2, 3, 2, 4), normal(rng, 2, 4, 2))
+
+
+@row("operation", analytic=True)
+def einsum(rng):
+    yield call(functools.partial(ops.einsum, "nd,md->nm"), normal(rng, 2, 3), normal(rng, 4, 3))
+    yield call(
+        functools.partial(ops.einsum, "...nd,...df->...fn"),
+        normal(rng, 2, 1, 3, 2),
+        normal(rng, 3, 2, 4),
+    )
+    yield call(
+        functools.partial(ops.einsum, "ij,jk,k->i"),
+        normal(rng, 2, 3),
+        normal(rng, 3, 4),
+        normal(rng, 4),
+    )
+    yield call(functools.partial(ops.einsum, "ijk->j"), normal(rng, 2, 3, 2))
+    yield call(functools.partial(ops.einsum, "ij,ij->ij"), normal(rng, 2, 1), normal(rng, 2, 3))
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@row("operation", analytic=True)
+def conv2d(rng):
+    yield call(ops.conv2d, normal(rng, 2, 4, 5, 2), normal(rng, 3, 3, 2, 3))
+    yield call(ops.conv2d, normal(rng, 1, 5, 4, 2), normal(rng, 2, 3, 2, 1), padding="valid")
+    yield call(ops.conv2d, normal(rng, 2, 5, 6, 1), normal(rng, 3, 2, 1, 2), stride=2)
+    yield call(ops.conv2d, normal(rng, 1, 3, 4, 1), normal(rng, 2, 2, 1, 2), stride=2, padding=1)
+    yield call(ops.conv2d, normal(rng, 2, 2, 3, 3, 1), normal(rng, 2, 3, 3, 1, 2))
+    yield call(ops.conv2d, normal(rng, 2, 3, 3, 1), normal(rng, 2, 2, 2, 1, 2))
+    yield call(ops.conv2d, normal(rng, 2, 1, 3, 3, 2), normal(rng, 1, 1, 2, 2, 1))
+
+
+@row("operation", analytic=True)
+def conv2d_input(rng):
+    same = {"stride": 1, "padding": "same"}
+    yield call(
+        ops.conv2d_input,
+        normal(rng, 2, 4, 3, 2),
+        normal(rng, 3, 2, 2, 2),
+        shape=(2, 4, 3, 2),
+        **same,
+    )
+    yield call(
+        ops.conv2d_input,
+        normal(rng, 2, 1, 3, 3, 2),
+        normal(rng, 2, 3, 3, 1, 2),
+        shape=(1, 5, 6, 1),
+        stride=2,
+        padding="same",
+    )
+
+
+@row("operation", analytic=True)
+def conv2d_weight(rng):
+    yield call(
+        ops.conv2d_weight,
+        normal(rng, 2, 4, 3, 2),
+        normal(rng, 2, 3, 2, 1),
+        shape=(2, 2, 2, 1),
+        stride=1,
+        padding="valid",
+    )
+    yield call(
+        ops.conv2d_weight,
+        normal(rng, 1, 5, 6, 1),
+        normal(rng, 2, 1, 3, 3, 2),
+        shape=(2, 3, 3, 1, 2),
+        stride=2,
+        padding="same",
+    )
+
+
+@row("operation")
+def max_pool2d(rng):
+    yield call(ops.max_pool2d, distinct(rng, 2, 4, 4, 2))
+    yield call(ops.max_pool2d, distinct(rng, 2, 1, 5, 3, 1))
+    yield call(ops.max_pool2d, distinct(rng, 1, 7, 6, 1), size=3)
+
+
+@row("operation", analytic=True)
+def avg_pool2d(rng):
+    yield call(ops.avg_pool2d, normal(rng, 2, 5, 4, 2))
+    yield call(ops.avg_pool2d, normal(rng, 1, 3, 7, 1), size=3)
+
+
+# --- operations with kernels: one order more ------------------------------------------------------
+
+
+@row("kernel", directions=1)
+def pairwise_distance(rng):
+    for metric in ("sqeuclidean", "cosine"):
+        x, y = normal(rng, 3, 2), normal(rng, 4, 2)
+        yield call(ops.pairwise_distance, x, y, metric=metric, order=3)
+        x, y = normal(rng, 2, 1, 2, 3), normal(rng, 2, 2, 3)
+        yield call(ops.pairwise_distance, x, y, metric=metric)
+    x, y = distinct(rng, 6, 2)[:2], distinct(rng, 6, 2)[:3] + 0.15
+    yield call(ops.pairwise_distance, x, y, metric="cityblock", order=3)
+    f = functools.partial(ops.pairwise_distance, metric="cityblock")
+    yield call(lambda x, y, weight: f(x, y, weight=weight), x, y, normal(rng, 2), order=3)
+
+
+@row("kernel", directions=1)
+def attention(rng):
+    query, keys, values = normal(rng, 2, 3), normal(rng, 4, 3), normal(rng, 4, 2)
+    yield call(ops.attention, query, keys, values, order=3)
+    query, keys, values = normal(rng, 2, 2, 3), normal(rng, 2, 4, 3), normal(rng, 2, 4, 1)
+    yield call(ops.attention, query, keys, values, positive(rng, 2))
+
+
+@row("kernel", directions=1)
+def cosine_attention(rng):
+    query, keys, values = normal(rng, 2, 3), normal(rng, 4, 3), normal(rng, 4, 2)
+    yield call(ops.cosine_attention, query, keys, values, scale=2.0, order=3)
+    query, keys, values = normal(rng, 2, 2, 3), normal(rng, 2, 4, 3), normal(rng, 2, 4, 1)
+    yield call(ops.cosine_attention, query, keys, values, positive(rng, 2))
+
+
+@row("kernel", analytic=True, directions=1)
+def lstm_gates(rng):
+    yield call(ops.lstm_gates, normal(rng, 2, 8), normal(rng, 2, 2), order=3)
+    yield call(ops.lstm_gates, normal(rng, 2, 1, 4), normal(rng, 2, 1, 1))
+
+
+@row("kernel", analytic=True, directions=1)
+def lstm_cell(rng):
+    def weights(*lead):
+        return normal(rng, *lead, 3, 8), normal(rng, *lead, 2, 8), normal(rng, *lead, 8)
+
+    x, h, c = normal(rng, 2, 3), normal(rng, 2, 2), normal(rng, 2, 2)
+    yield call(ops.lstm_cell, x, h, c, *weights(), order=3)
+    yield call(ops.lstm_cell, x, h, c, *weights(2))
+
+
+@row("kernel", directions=1)
+def norm_relu_pool(rng):
+    scale, offset = away_from_zero(rng, 2), away_from_zero(rng, 2)
+    yield call(ops.norm_relu_pool, normal(rng, 3, 2, 4, 2), scale, offset, order=3)
+    yield call(ops.norm_relu_pool, normal(rng, 3, 3, 2, 2), scale, offset, size=1)
+    scale, offset = away_from_zero(rng, 2, 1), away_from_zero(rng, 2, 1)
+    yield call(ops.norm_relu_pool, normal(rng, 2, 2, 3, 5, 1), scale, offset)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+@row("loss", analytic=True)
+def cross_entropy(rng):
+    yield call(losses.cross_entropy, normal(rng, 4, 3), integers([2, 0, 1, 1]))
+    yield call(losses.cross_entropy, normal(rng, 2, 2, 3), integers([[2, 0], [1, 1]]))
+
+
+@row("loss", analytic=True)
+def mse(rng):
+    yield call(losses.mse, normal(rng, 2, 3, 1), normal(rng, 2, 3, 1))
+
+
+@row("loss")
+def binary_cross_entropy(rng):
+    yield call(losses.binary_cross_entropy, normal(rng, 2, 3), normal(rng, 2, 3))
+
+
+# --- optimisers, differentiated through -----------------------------------------------------------
+
+
+def _two_steps(optimiser, grad_of):
+    """The parameters after two steps with gradients that depend on them."""
+
+    def steps(params):
+        state = optimiser.init(params)
+        for _ in range(2):
+            grads = tree.map(grad_of, params)
+            params, state = optimiser.step(params, grads, state)
+        return params
+
+    return steps
+
+
+def _optimiser(name, *optimisers):
+    @row("optimiser", name, analytic=True, directions=2)
+    def examples(rng):
+        for optimiser in optimisers:
+            params = {"w": positive(rng, 2, 2), "b": positive(rng, 2)}
+            yield call(_two_steps(optimiser, lambda p: ops.sin(p) * p), params)
+
+
+_optimiser("SGD", optim.SGD(0.1), optim.SGD(0.1, momentum=0.9))
+_optimiser("RMSProp", optim.RMSProp(0.1, eps=0.1), optim.RMSProp(0.1, eps=0.1, centered=False))
+_optimiser("Adam", optim.Adam(0.1), optim.Adam(0.1, beta1=0.0, weight_decay=0.1))
+
+
+@row("optimiser", directions=2)
+def global_norm(rng):
+    yield call(optim.global_norm, {"w": normal(rng, 2, 2), "b": normal(rng, 2)})
+
+
+@row("optimiser", directions=2)
+def clip_by_value(rng):
+    yield call(optim.clip_by_value, {"w": distinct(rng, 6) + 0.15}, bound=0.6)
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def per_task(params, rng, tasks=2):
+    """Parameters with a leading task axis, different for every task."""
+    return tree.map(
+        lambda p: ops.broadcast_to(p, (tasks, *p.shape)) + 0.1 * normal(rng, tasks, *p.shape),
+        params,
+    )
+
+
+def _layer(layer, *shape, **settings):
+    """The layer with shared parameters, and with one set for each of two tasks."""
+
+    def examples(rng):
+        params = float64(layer.init(rng), rng)
+        yield call(layer, params, normal(rng, *shape), **settings)
+        yield call(layer, per_task(params, rng), normal(rng, 2, *shape), **settings)
+
+    return examples
+
+
+row("layer", "Linear", analytic=True)(_layer(nn.Linear(3, 2), 4, 3))
+row("layer", "Conv2d", analytic=True)(_layer(nn.Conv2d(1, 2, stride=2), 2, 4, 3, 1))
+row("layer", "MLP", directions=1)(_layer(nn.MLP([3, 4, 2], batch_norm=True), 5, 3))
+row("layer", "LSTM", directions=1)(_layer(nn.LSTM(2, 2), 3, 2))
+row("layer", "BiLSTM", directions=1)(_layer(nn.BiLSTM(2, 1), 3, 2))
+
+
+@row("layer", "BatchNorm", analytic=True)
+def batch_norm(rng):
+    for layer, shape in (
+        (nn.BatchNorm(2), (3, 2, 2, 2)),
+        (nn.BatchNorm(2, images=False), (5, 2)),
+    ):
+        yield from _layer(layer, *shape)(rng)
+        params = float64(layer.init(rng), rng)
+        stored = {**params, "mean": normal(rng, 2), "var": positive(rng, 2)}
+        yield call(layer, stored, normal(rng, *shape))
+        yield call(layer.with_statistics, params, normal(rng, *shape))
+
+
+@row("layer", "ConvBlock", directions=1)
+def conv_block(rng):
+    yield from _layer(nn.ConvBlock(1, 2), 3, 4, 4, 1)(rng)
+    strided = nn.ConvBlock(1, 2, pooling="stride")
+    yield from _layer(strided, 3, 4, 4, 1)(rng)
+    params, x = float64(strided.init(rng), rng), normal(rng, 3, 4, 4, 1)
+    # normalised by the statistics of other images, which depend on the parameters, too
+    yield call(lambda p, x, other: strided(strided.with_statistics(p, other), x), params, x, x + x)
+
+
+@row("layer", "Conv4", directions=1)
+def conv4(rng):
+    for pooling, side in (("max", 16), ("stride", 8)):
+        network = nn.Conv4(channels=2, image_size=side, pooling=pooling, n_out=2)
+        params = float64(network.init(rng), rng)
+        yield call(lambda p, x, f=network: f(p, x), params, normal(rng, 4, side, side, 1), order=1)
+
+
+@row("layer", "Sequential", analytic=True, directions=2)
+def sequential(rng):
+    layers = [("in", nn.Linear(2, 3)), ("tanh", nn.Function(ops.tanh)), ("out", nn.Linear(3, 1))]
+    yield from _layer(nn.Sequential(layers), 4, 2)(rng)
+
+
+@row("layer", directions=1)
+def embed(rng):
+    network = nn.MLP([2, 3, 2], activation=ops.tanh, batch_norm=True)
+    params = float64(network.init(rng), rng)
+    support, query = normal(rng, 1, 4, 2), normal(rng, 1, 3, 2)
+    for policy in ("transductive", "support"):
+        yield call(
+            lambda p, s, q, policy=policy: nn.embed(network, p, s, q, policy),
+            params,
+            support,
+            query,
+        )
+    running = network.with_statistics(params, normal(rng, 5, 2))
+    yield call(lambda p, s, q: nn.embed(network, p, s, q, "running"), running, support, query)
+
+
+# --- algorithms: the whole meta-gradient, through the inner loop ----------------------------------
+
+
+def images(rng, side=8, tasks=2, ways=2, shots=2, queries=1):
+    """A small batch of episodes of float64 images."""
+    labels = [np.tile(np.repeat(np.arange(ways), n), (tasks, 1)) for n in (shots, queries)]
+    xs = [normal(rng, tasks, ways * n, side, side, 1) for n in (shots, queries)]
+    return Episode(xs[0], integers(labels[0]), xs[1], integers(labels[1]))
+
+
+def curves(rng, tasks=2, shots=3, queries=2):
+    """A small batch of regression tasks."""
+    return Episode(*(normal(rng, tasks, n, 1) for n in (shots, shots, queries, queries)))
+
+
+def task_losses(algorithm, params, episodes, **settings):
+    """The losses of every task, as the algorithm computes them, to any order."""
+    return call(lambda params: algorithm.task_losses(params, episodes), params, **settings)
+
+
+def meta_gradient(algorithm, params, episodes, loss=None):
+    """The gradient that the algorithm's `meta_gradient` returns, against its loss.
+
+    `loss` is the function of the parameters that this is to be the gradient of; without one, the
+    mean of the tasks' losses.
+    """
+    _, treedef = tree.flatten(params)
+
+    def rule(g, y, *leaves):
+        params = tree.unflatten(treedef, [core.raw(leaf) for leaf in leaves])
+        return [g * x for x in tree.flatten(algorithm.meta_gradient(params, episodes)[1])[0]]
+
+    @primitive(joint=rule)
+    def value(*leaves):
+        params = tree.unflatten(treedef, list(leaves))
+        if loss is not None:
+            return loss(params)
+        live = tree.map(core.Tensor, params)  # the inner loop differentiates
+        return core.raw(algorithm.task_losses(live, episodes)).mean()
+
+    return call(lambda params: value(*tree.flatten(params)[0]), params, order=1)
+
+
+@row("algorithm", directions=1)
+def prototypical(rng):
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride")
+    algorithm = algorithms.Prototypical(network)
+    params, episodes = float64(network.init(rng), rng), images(rng)
+    yield task_losses(algorithm, params, episodes)
+    yield meta_gradient(algorithm, params, episodes)
+    for policy in ("support", "running"):
+        algorithm = algorithms.Prototypical(network, distance="cosine", batch_norm=policy)
+        yield meta_gradient(algorithm, params, episodes)
+
+
+@row("algorithm", directions=1)
+def maml(rng):
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
+    params, episodes = float64(network.init(rng), rng), images(rng)
+    # second-order MAML through transductive batch-norm
+    algorithm = algorithms.MAML(network, inner_lr=0.1, inner_steps=2)
+    yield meta_gradient(algorithm, params, episodes)
+    algorithm = algorithms.MAML(network, inner_lr=0.1, batch_norm="support")
+    yield meta_gradient(algorithm, params, episodes)
+    network = nn.MLP([1, 3, 1], activation=ops.tanh)
+    algorithm = algorithms.MAML(network, inner_lr=0.1, inner_steps=2, loss=losses.mse)
+    yield task_losses(algorithm, float64(network.init(rng), rng), curves(rng))
+
+
+@row("algorithm", directions=1)
+def fomaml(rng):
+    """The gradient of the query loss in a shift of the adapted weights."""
+    network = nn.MLP([1, 4, 1])
+    algorithm = algorithms.MAML(
+        network, inner_lr=0.1, inner_steps=2, loss=losses.mse, first_order=True
+    )
+    params, episodes = float64(network.init(rng), rng), curves(rng)
+    adapted = algorithm.adapt(params, episodes, 2)
+
+    def shifted(moved):
+        fast = tree.map(lambda a, p, m: a + (m - p), adapted, params, moved)
+        return ops.mean(algorithm.loss(algorithm.query_outputs(fast, episodes), episodes.query_y))
+
+    yield meta_gradient(algorithm, params, episodes, shifted)
