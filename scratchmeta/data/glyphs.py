@@ -295,24 +295,21 @@ def _render(lines: np.ndarray, pens: np.ndarray, size: int) -> np.ndarray:
     corner = np.ceil(low - reach.max()).astype(np.int64)
     window = np.arange(int((high - low + 2 * reach.max()).max()) + 2)
 
-    x, y = (end - start).T[..., None, None]  # (segments, 1, 1) each
-    length = np.sqrt(x * x + y * y)
-    safe = np.maximum(length, np.float32(1e-6))
-    ux, uy = x / safe, y / safe
-    middle = (start + end) * np.float32(0.5)
     column = (corner[:, 0, None] + window)[:, None, :]  # (segments, 1, w)
     row = (corner[:, 1, None] + window)[:, :, None]  # (segments, w, 1)
-    dx = column.astype(np.float32) - middle[:, 0, None, None]
-    dy = row.astype(np.float32) - middle[:, 1, None, None]
-    along, across = dx * ux + dy * uy, dy * ux - dx * uy  # (segments, w, w)
-    beyond = np.maximum(np.abs(along) - length * np.float32(0.5), 0)
+    dx = column.astype(np.float32) - start[:, 0, None, None]
+    dy = row.astype(np.float32) - start[:, 1, None, None]
+    x, y = (end - start).T[..., None, None]  # (segments, 1, 1) each
+    # the nearest point of the segment is t of the way to its end
+    t = np.clip((dx * x + dy * y) / np.maximum(x * x + y * y, np.float32(1e-12)), 0, 1)
+    rx, ry = dx - t * x, dy - t * y  # (segments, w, w)
 
     # what falls off the page falls on its frame, which is cut off
     side = size + 2
     page = np.repeat(np.arange(pictures), len(start) // pictures)[:, None, None]
     place = (page * side + np.clip(row, 0, side - 1)) * side + np.clip(column, 0, side - 1)
     square = np.full(pictures * side * side, np.inf, np.float32)
-    np.minimum.at(square, place.ravel(), (across * across + beyond * beyond).ravel())
+    np.minimum.at(square, place.ravel(), (rx * rx + ry * ry).ravel())
     d = np.sqrt(square).reshape(pictures, side, side)[:, 1:-1, 1:-1]
     return (np.clip(reach - d, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
