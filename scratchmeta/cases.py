@@ -262,10 +262,10 @@ for _name in ("relu", "abs", "sign"):
 @row("operation", analytic=True)
 def power(rng):
     yield from _binary(ops.power, left=positive)(rng)
-    yield call(lambda a: ops.power(a, 3.0), normal(rng, 4))
-    yield call(lambda a: ops.power(a, 0.0), normal(rng, 4))
-    yield call(lambda a: ops.power(a, -2), away_from_zero(rng, 4))
-    yield call(lambda p: ops.power(2.5, p), normal(rng, 4))
+    yield call(ops.power, normal(rng, 4), 3.0)
+    yield call(ops.power, normal(rng, 4), 0.0)
+    yield call(ops.power, away_from_zero(rng, 4), -2)
+    yield call(ops.power, 2.5, normal(rng, 4))
 
 
 @row("operation")
@@ -294,7 +294,7 @@ def where(rng):
     condition = integers([[True, False, True], [False, False, True]])
     yield call(ops.where, condition, normal(rng, 2, 3), normal(rng, 2, 3))
     yield call(ops.where, condition, normal(rng, 3), normal(rng, 2, 1))
-    yield call(lambda a: ops.where(condition, a, 0.0), normal(rng, 2, 3))
+    yield call(ops.where, condition, normal(rng, 2, 3), 0.0)
 
 
 @row("operation")
@@ -500,20 +500,11 @@ def project_(rng):
 
 @row("operation", analytic=True)
 def einsum(rng):
-    yield call(functools.partial(ops.einsum, "nd,md->nm"), normal(rng, 2, 3), normal(rng, 4, 3))
-    yield call(
-        functools.partial(ops.einsum, "...nd,...df->...fn"),
-        normal(rng, 2, 1, 3, 2),
-        normal(rng, 3, 2, 4),
-    )
-    yield call(
-        functools.partial(ops.einsum, "ij,jk,k->i"),
-        normal(rng, 2, 3),
-        normal(rng, 3, 4),
-        normal(rng, 4),
-    )
-    yield call(functools.partial(ops.einsum, "ijk->j"), normal(rng, 2, 3, 2))
-    yield call(functools.partial(ops.einsum, "ij,ij->ij"), normal(rng, 2, 1), normal(rng, 2, 3))
+    yield call(ops.einsum, "nd,md->nm", normal(rng, 2, 3), normal(rng, 4, 3))
+    yield call(ops.einsum, "...nd,...df->...fn", normal(rng, 2, 1, 3, 2), normal(rng, 3, 2, 4))
+    yield call(ops.einsum, "ij,jk,k->i", normal(rng, 2, 3), normal(rng, 3, 4), normal(rng, 4))
+    yield call(ops.einsum, "ijk->j", normal(rng, 2, 3, 2))
+    yield call(ops.einsum, "ij,ij->ij", normal(rng, 2, 1), normal(rng, 2, 3))
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -590,13 +581,15 @@ def avg_pool2d(rng):
 def pairwise_distance(rng):
     for metric in ("sqeuclidean", "cosine"):
         x, y = normal(rng, 3, 2), normal(rng, 4, 2)
-        yield call(ops.pairwise_distance, x, y, metric=metric, order=3)
+        yield call(ops.pairwise_distance, x, y, metric, order=3)
         x, y = normal(rng, 2, 1, 2, 3), normal(rng, 2, 2, 3)
-        yield call(ops.pairwise_distance, x, y, metric=metric)
-    x, y = distinct(rng, 6, 2)[:2], distinct(rng, 6, 2)[:3] + 0.15
-    yield call(ops.pairwise_distance, x, y, metric="cityblock", order=3)
-    f = functools.partial(ops.pairwise_distance, metric="cityblock")
-    yield call(lambda x, y, weight: f(x, y, weight=weight), x, y, normal(rng, 2), order=3)
+        yield call(ops.pairwise_distance, x, y, metric)
+    numbers = distinct(rng, 12, 2)
+    x, y = numbers[:3], numbers[3:7]
+    yield call(ops.pairwise_distance, x, y, "cityblock", order=3)
+    yield call(ops.pairwise_distance, x, y, "cityblock", normal(rng, 2), order=3)
+    x, y = numbers[:6].reshape(2, 3, 2), numbers[6:8]
+    yield call(ops.pairwise_distance, x, y, "cityblock", normal(rng, 2))
 
 
 @row("kernel", directions=1)
@@ -662,30 +655,33 @@ def binary_cross_entropy(rng):
 # --- optimisers, differentiated through -----------------------------------------------------------
 
 
-def _two_steps(optimiser, grad_of):
-    """The parameters after two steps with gradients that depend on them."""
-
-    def steps(params):
-        state = optimiser.init(params)
-        for _ in range(2):
-            grads = tree.map(grad_of, params)
-            params, state = optimiser.step(params, grads, state)
-        return params
-
-    return steps
+def two_steps(params, optimiser):
+    """The parameters after two steps with gradients sin(p) p, which depend on them."""
+    state = optimiser.init(params)
+    for _ in range(2):
+        grads = tree.map(lambda p: ops.sin(p) * p, params)
+        params, state = optimiser.step(params, grads, state)
+    return params
 
 
-def _optimiser(name, *optimisers):
-    @row("optimiser", name, analytic=True, directions=2)
+def _optimiser(*optimisers):
     def examples(rng):
         for optimiser in optimisers:
             params = {"w": positive(rng, 2, 2), "b": positive(rng, 2)}
-            yield call(_two_steps(optimiser, lambda p: ops.sin(p) * p), params)
+            yield call(two_steps, params, optimiser=optimiser)
+
+    return examples
 
 
-_optimiser("SGD", optim.SGD(0.1), optim.SGD(0.1, momentum=0.9))
-_optimiser("RMSProp", optim.RMSProp(0.1, eps=0.1), optim.RMSProp(0.1, eps=0.1, centered=False))
-_optimiser("Adam", optim.Adam(0.1), optim.Adam(0.1, beta1=0.0, weight_decay=0.1))
+row("optimiser", "SGD", analytic=True, directions=2)(
+    _optimiser(optim.SGD(0.1), optim.SGD(0.1, momentum=0.9))
+)
+row("optimiser", "RMSProp", analytic=True, directions=2)(
+    _optimiser(optim.RMSProp(0.1, eps=0.1), optim.RMSProp(0.1, eps=0.1, centered=False))
+)
+row("optimiser", "Adam", analytic=True, directions=2)(
+    _optimiser(optim.Adam(0.1), optim.Adam(0.1, beta1=0.0, weight_decay=0.1))
+)
 
 
 @row("optimiser", directions=2)
@@ -727,27 +723,32 @@ row("layer", "LSTM", directions=1)(_layer(nn.LSTM(2, 2), 3, 2))
 row("layer", "BiLSTM", directions=1)(_layer(nn.BiLSTM(2, 1), 3, 2))
 
 
+_NORMS = ((nn.BatchNorm(2), (3, 2, 2, 2)), (nn.BatchNorm(2, images=False), (5, 2)))
+
+
 @row("layer", "BatchNorm", analytic=True)
 def batch_norm(rng):
-    for layer, shape in (
-        (nn.BatchNorm(2), (3, 2, 2, 2)),
-        (nn.BatchNorm(2, images=False), (5, 2)),
-    ):
+    for layer, shape in _NORMS:
         yield from _layer(layer, *shape)(rng)
+        stored = {"mean": normal(rng, 2), "var": positive(rng, 2)}
+        yield call(layer, float64(layer.init(rng), rng) | stored, normal(rng, *shape))
+
+
+@row("layer", "BatchNorm.with_statistics", analytic=True)
+def batch_norm_statistics(rng):
+    for layer, shape in _NORMS:
         params = float64(layer.init(rng), rng)
-        stored = {**params, "mean": normal(rng, 2), "var": positive(rng, 2)}
-        yield call(layer, stored, normal(rng, *shape))
         yield call(layer.with_statistics, params, normal(rng, *shape))
 
 
 @row("layer", "ConvBlock", directions=1)
 def conv_block(rng):
-    yield from _layer(nn.ConvBlock(1, 2), 3, 4, 4, 1)(rng)
-    strided = nn.ConvBlock(1, 2, pooling="stride")
-    yield from _layer(strided, 3, 4, 4, 1)(rng)
-    params, x = float64(strided.init(rng), rng), normal(rng, 3, 4, 4, 1)
-    # normalised by the statistics of other images, which depend on the parameters, too
-    yield call(lambda p, x, other: strided(strided.with_statistics(p, other), x), params, x, x + x)
+    for layer in (nn.ConvBlock(1, 2), nn.ConvBlock(1, 2, pooling="stride")):
+        yield from _layer(layer, 3, 4, 4, 1)(rng)
+        params = float64(layer.init(rng), rng)
+        stored = {"mean": normal(rng, 2), "var": positive(rng, 2)}
+        params["norm"] |= stored
+        yield call(layer, params, normal(rng, 3, 4, 4, 1))
 
 
 @row("layer", "Conv4", directions=1)
@@ -755,7 +756,12 @@ def conv4(rng):
     for pooling, side in (("max", 16), ("stride", 8)):
         network = nn.Conv4(channels=2, image_size=side, pooling=pooling, n_out=2)
         params = float64(network.init(rng), rng)
-        yield call(lambda p, x, f=network: f(p, x), params, normal(rng, 4, side, side, 1), order=1)
+        yield call(network, params, normal(rng, 4, side, side, 1), order=1)
+
+
+@row("layer", "Function", analytic=True)
+def function(rng):
+    yield call(nn.Function(ops.tanh), {}, normal(rng, 2, 3))
 
 
 @row("layer", "Sequential", analytic=True, directions=2)
@@ -769,15 +775,10 @@ def embed(rng):
     network = nn.MLP([2, 3, 2], activation=ops.tanh, batch_norm=True)
     params = float64(network.init(rng), rng)
     support, query = normal(rng, 1, 4, 2), normal(rng, 1, 3, 2)
-    for policy in ("transductive", "support"):
-        yield call(
-            lambda p, s, q, policy=policy: nn.embed(network, p, s, q, policy),
-            params,
-            support,
-            query,
-        )
-    running = network.with_statistics(params, normal(rng, 5, 2))
-    yield call(lambda p, s, q: nn.embed(network, p, s, q, "running"), running, support, query)
+    yield call(nn.embed, network, params, support, query, "transductive")
+    yield call(nn.embed, network, params, support, query, "support")
+    params = network.with_statistics(params, normal(rng, 5, 2))
+    yield call(nn.embed, network, params, support, query, "running")
 
 
 # --- algorithms: the whole meta-gradient, through the inner loop ----------------------------------
@@ -827,7 +828,7 @@ def meta_gradient(algorithm, params, episodes, loss=None):
 def prototypical(rng):
     network = nn.Conv4(channels=2, image_size=8, pooling="stride")
     algorithm = algorithms.Prototypical(network)
-    params, episodes = float64(network.init(rng), rng), images(rng)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng)
     yield task_losses(algorithm, params, episodes)
     yield meta_gradient(algorithm, params, episodes)
     for policy in ("support", "running"):

@@ -1,9 +1,11 @@
-"""What all algorithms share: the mean over tasks, taken a chunk of tasks at a time."""
+"""What algorithms share: the mean over tasks, and the frame of the metric-based family."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from scratchmeta import backend, core, ops, tree
+import numpy as np
+
+from scratchmeta import backend, core, nn, ops, tree
 from scratchmeta.episodes import Episode
 
 Tree = Any
@@ -24,9 +26,8 @@ def chunks(episodes: Episode, task_chunk: int | None) -> Iterator[Episode]:
     tasks = len(episodes.support_x)
     if task_chunk is None:
         task_bytes = (episodes.support_x.nbytes + episodes.query_x.nbytes) // tasks
-        at_most = _CHUNK_BYTES[
-            "numpy" if backend.xp(episodes.support_x).__name__ == "numpy" else "cupy"
-        ]
+        on_cpu = backend.xp(episodes.support_x) is np
+        at_most = _CHUNK_BYTES["numpy" if on_cpu else "cupy"]
         task_chunk = max(1, at_most // max(1, task_bytes))
     for start in range(0, tasks, task_chunk):
         yield Episode(*(a[start : start + task_chunk] for a in episodes))
@@ -41,10 +42,78 @@ def mean_over_tasks(
     after another and added up, so only one chunk's graph is in memory; the result does not depend
     on them.
     """
+
+    def chunk_loss(params, part):
+        return ops.sum(task_losses(params, part))
+
     total = gradient = None
     for part in chunks(episodes, task_chunk):
-        value, g = core.value_and_grad(lambda p, part=part: ops.sum(task_losses(p, part)))(params)
+        value, g = core.value_and_grad(chunk_loss)(params, part)
         total = value if total is None else total + value
         gradient = g if gradient is None else tree.map(lambda a, b: a + b, gradient, g)
     tasks = len(episodes.support_x)
     return total / tasks, tree.map(lambda g: g / tasks, gradient)
+
+
+class MetricLearner:
+    """The frame of the metric-based algorithms: embed support and query, then compare.
+
+    A subclass says what it compares: `log_probabilities(params, episodes, batch_norm)` gives
+    log p(y = k | x, S) for every query, (T, N·Q, N); and if its loss is not their negative mean,
+    `task_losses`. `params["network"]` are those of the embedding. `batch_norm` is a policy of
+    `nn.embed`: with "running" the statistics in training are transductive, in predict the stored
+    ones. `task_chunk` is the number of tasks at a time (None: chosen by size).
+    """
+
+    def __init__(self, network: Any, batch_norm: nn.Policy, task_chunk: int | None) -> None:
+        self.network = network
+        self.batch_norm = batch_norm
+        self.task_chunk = task_chunk
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """New parameters {network: those of the embedding}."""
+        return {"network": self.network.init(rng)}
+
+    def embed(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> tuple[Any, Any]:
+        """The features of support (T, N·K, ...) and query (T, N·Q, ...)."""
+        return nn.embed(
+            self.network, params["network"], episodes.support_x, episodes.query_x, batch_norm
+        )
+
+    def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
+        """log p(y = k | x, S) for every query: (T, N·Q, N)."""
+        raise TypeError(f"{type(self).__name__} does not say how it compares")
+
+    @property
+    def training_policy(self) -> nn.Policy:
+        """The batch-norm policy while training."""
+        return "transductive" if self.batch_norm == "running" else self.batch_norm
+
+    def task_losses(self, params: Tree, episodes: Episode) -> Any:
+        """−log p of the true class, a mean over the queries of every task (T,)."""
+        log_p = self.log_probabilities(params, episodes, self.training_policy)
+        true = ops.one_hot(episodes.query_y, log_p.shape[-1], log_p.dtype)
+        return -ops.mean(ops.sum(log_p * true, axis=-1), axis=-1)
+
+    def meta_gradient(self, params: Tree, episodes: Episode) -> tuple[Array, Tree]:
+        """The loss, a mean over tasks, and its gradient; statistics stored in params are ignored."""
+        params = nn.without_statistics(params)
+        return mean_over_tasks(self.task_losses, params, episodes, self.task_chunk)
+
+    def predict(self, params: Tree, episodes: Episode) -> Array:
+        """log p(y = k | x, S) for every query: (T, N·Q, N)."""
+        return backend.xp(episodes.query_x).concatenate(
+            [
+                self.log_probabilities(params, part, self.batch_norm)
+                for part in chunks(episodes, self.task_chunk)
+            ]
+        )
+
+    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
+        """The parameters with the statistics that "running" wants, averaged over these tasks."""
+        if self.batch_norm != "running":
+            return params
+        images = ops.concat([episodes.support_x, episodes.query_x], axis=1)
+        network = nn.without_statistics(params["network"])
+        filled = nn.average_statistics(self.network.with_statistics(network, images))
+        return {**params, "network": filled}

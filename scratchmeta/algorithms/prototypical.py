@@ -4,8 +4,8 @@ A class is represented by the mean of its embedded support examples, its prototy
 to the class whose prototype is nearest.
 
     eq. 1   c_k = 1/|S_k| Σ_{(x, y) ∈ S_k} f_φ(x)                 prototypes
-    eq. 2   p(y = k | x) = softmax_k(−d(f_φ(x), c_k))             Prototypical.logits
-    alg. 1  J = −log p(y = k | x), mean over the queries          Prototypical.task_losses
+    eq. 2   p(y = k | x) = softmax_k(−d(f_φ(x), c_k))             Prototypical.log_probabilities
+    alg. 1  J = −log p(y = k | x), mean over the queries          MetricLearner.task_losses
 
 Differs from the paper
     Batch-norm is a stated policy. The paper trains with the statistics of support and query
@@ -21,14 +21,9 @@ Differs from the post
 
 from typing import Any
 
-import numpy as np
-
-from scratchmeta import backend, nn, ops
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, n_way
+from scratchmeta import nn, ops
+from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
 from scratchmeta.episodes import Episode
-from scratchmeta.losses import cross_entropy
-
-Tree = Any
 
 
 def prototypes(features: Any, labels: Any, ways: int) -> Any:
@@ -38,11 +33,10 @@ def prototypes(features: Any, labels: Any, ways: int) -> Any:
     return ops.matmul(ops.matrix_transpose(share), features)
 
 
-class Prototypical:
+class Prototypical(MetricLearner):
     """Prototypical Networks around any `network` with init(rng) and network(params, x) -> features.
 
-    `distance` is a metric of `ops.pairwise_distance`; `batch_norm` a policy of `nn.embed`;
-    `task_chunk` the number of tasks differentiated at a time (None: chosen by size).
+    `distance` is a metric of `ops.pairwise_distance`; the rest as in `MetricLearner`.
     """
 
     def __init__(
@@ -52,50 +46,11 @@ class Prototypical:
         batch_norm: nn.Policy = "transductive",
         task_chunk: int | None = None,
     ) -> None:
-        self.network = network
+        super().__init__(network, batch_norm, task_chunk)
         self.distance = distance
-        self.batch_norm = batch_norm
-        self.task_chunk = task_chunk
 
-    def init(self, rng: np.random.Generator) -> Tree:
-        """New parameters φ of the embedding."""
-        return self.network.init(rng)
-
-    def logits(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
-        """−d(f(x), c_k) for every query and class: (T, N·Q, N)."""
-        support, query = nn.embed(
-            self.network, params, episodes.support_x, episodes.query_x, batch_norm
-        )
+    def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
+        """log softmax_k(−d(f(x), c_k)) for every query: (T, N·Q, N)."""
+        support, query = self.embed(params, episodes, batch_norm)
         c = prototypes(support, episodes.support_y, n_way(episodes))
-        return -ops.pairwise_distance(query, c, self.distance)
-
-    def task_losses(self, params: Tree, episodes: Episode) -> Any:
-        """J of every task (T,), with the statistics that training uses."""
-        policy = "transductive" if self.batch_norm == "running" else self.batch_norm
-        return cross_entropy(self.logits(params, episodes, policy), episodes.query_y)
-
-    def meta_gradient(self, params: Tree, episodes: Episode) -> tuple[Any, Tree]:
-        """The loss, a mean over tasks, and its gradient ∂J/∂φ; statistics stored in φ are
-        ignored."""
-        return mean_over_tasks(
-            self.task_losses, nn.without_statistics(params), episodes, self.task_chunk
-        )
-
-    def predict(self, params: Tree, episodes: Episode) -> Any:
-        """log p(y = k | x) for every query: (T, N·Q, N)."""
-        xp = backend.xp(episodes.query_x)
-        return xp.concatenate(
-            [
-                ops.log_softmax(self.logits(params, part, self.batch_norm))
-                for part in chunks(episodes, self.task_chunk)
-            ]
-        )
-
-    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
-        """The parameters with the statistics that predict wants, averaged over these tasks."""
-        if self.batch_norm != "running":
-            return params
-        images = ops.concat([episodes.support_x, episodes.query_x], axis=1)
-        return nn.average_statistics(
-            self.network.with_statistics(nn.without_statistics(params), images)
-        )
+        return ops.log_softmax(-ops.pairwise_distance(query, c, self.distance))
