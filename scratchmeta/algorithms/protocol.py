@@ -96,7 +96,7 @@ class MetricLearner:
         return -ops.mean(ops.sum(log_p * true, axis=-1), axis=-1)
 
     def meta_gradient(self, params: Tree, episodes: Episode) -> tuple[Array, Tree]:
-        """The loss, a mean over tasks, and its gradient; statistics stored in params are ignored."""
+        """The loss, a mean over tasks, and its gradient; statistics in params are ignored."""
         params = nn.without_statistics(params)
         return mean_over_tasks(self.task_losses, params, episodes, self.task_chunk)
 
