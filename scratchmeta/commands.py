@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,17 +15,20 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 import tyro
 
-from scratchmeta import __version__, backend, experiment, presets
+from scratchmeta import __version__, backend, episodes, experiment, presets, training
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.evaluation import Evaluation, NearestNeighbour
 from scratchmeta.evaluation import evaluate as evaluated
 from scratchmeta.presets import Config
-from scratchmeta.training import train as trained
+from scratchmeta.progress import Progress
+from scratchmeta.tree import to_backend
 
 Options = TypeVar("Options")
 Backend = Literal["numpy", "cupy"]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")]
 
 
 class UsageError(ValueError):
@@ -58,12 +62,26 @@ def parse(
     except SystemExit as stop:
         if stop.code == 0:  # --help
             raise
-        # tyro draws a box around: what is wrong, a rule, hints, a rule, where the help is
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
-        text = " ".join(line for line in lines if line and line[0] not in "╭╰")
-        parts = [part.strip() for part in text.split("─") if part.strip()]
-        said = "; ".join(part for part in parts if "full helptext" not in part)
-        raise UsageError(f"{said} (scratchmeta {prog} --help lists the options)") from None
+        raise UsageError(
+            f"{_unboxed(complaint.getvalue())} (scratchmeta {prog} --help lists the options)"
+        ) from None
+
+
+def _unboxed(message: str) -> str:
+    """One line of a message in tyro's box: what is wrong, a rule, hints, a rule, where help is."""
+    parts: list[list[str]] = [[]]
+    for line in message.splitlines():
+        text = line.strip(" │")
+        if set(text) & set("╭╰") or not text:
+            continue
+        if set(text) <= set("─-"):
+            parts.append([])
+        else:
+            parts[-1].append(text)
+    if "╭" not in message:  # no box where the terminal has no such characters: a title comes first
+        parts = parts[1:]
+    said = [" ".join(part) for part in parts]
+    return "; ".join(part for part in said if "full helptext" not in part)
 
 
 # --- train --------------------------------------------------------------------------------------
@@ -112,25 +130,24 @@ def train(argv: Sequence[str]) -> int:
     asked = Config(**_sections(options))
     if resume:
         _refuse_changes(config, asked)
-    return _train(asked, options, argv)
+    with backend.use(options.backend):
+        return _train(asked, options, argv)
 
 
 def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
-    backend.use(options.backend)
-    splits = experiment.splits(config, options.data_dir)
     algorithm = experiment.algorithm(config)
-    experiment.refuse_other_ways(config, config.training.test_way or config.training.n_way)
+    experiment.refuse_other_ways(config, config.training.test_shape[0])
+    splits = experiment.splits(config, options.data_dir)
     folder = options.resume or options.out or _free_folder(config)
     record = {
         **config.as_dict(),
         "command": shlex.join(["scratchmeta", "train", *argv]),
         "version": __version__,
-        "seed": config.training.seed,
         "backend": options.backend,
         "hardware": hardware(),
         "data_dir": options.data_dir and str(options.data_dir),
     }
-    state = trained(
+    state = training.train(
         algorithm,
         splits.train,
         config.training,
@@ -141,9 +158,7 @@ def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
         overwrite=options.overwrite,
         progress=True,
     )
-    print(
-        f"trained {config.algorithm} on {config.data} for {state.step} steps, run saved in {folder}"
-    )
+    print(f"trained {config.algorithm} on {config.data} for {state.step} steps, saved in {folder}")
     print(f"next: scratchmeta evaluate {folder}; scratchmeta plot {folder}")
     return 0
 
@@ -238,56 +253,160 @@ def evaluate(argv: Sequence[str]) -> int:
     """`scratchmeta evaluate`."""
     default = EvaluateOptions(run=tyro.MISSING, backend=backend.current())
     options = parse(EvaluateOptions, argv, "evaluate", default)
-    backend.use(options.backend)
-    run = experiment.saved(options.run, options.checkpoint, options.data_dir)
-    training = run.config.training
-    n_way = options.n_way if options.n_way is not None else training.test_way or training.n_way
-    experiment.refuse_other_ways(run.config, n_way)
-    shape = (
-        n_way,
-        training.k_shot if options.k_shot is None else options.k_shot,
-        training.test_query if options.n_query is None else options.n_query,
+    with backend.use(options.backend):
+        run = experiment.saved(options.run, options.checkpoint, options.data_dir)
+        found = _evaluate(run, options)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    n_way, k_shot, n = found["n_way"], found["k_shot"], found["episodes"]
+    print(
+        f"{run.config.algorithm} on {run.config.data}, {n_way}-way {k_shot}-shot, {n} test episodes"
     )
+    if "mse" in found:
+        print(f"  mean squared error {found['mse']:.4f} ± {found['ci95']:.4f} (95 % interval)")
+        for step, mse in enumerate(found["mse_by_step"]):
+            print(f"    after {step:2} inner steps {mse:.4f}")
+    else:
+        print(f"  accuracy {found['accuracy']:.2%} ± {found['ci95']:.2%} (95 % interval)")
+        print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
+        print(f"  chance {found['chance']:.2%}")
+    return 0
 
-    def on_test(algorithm: Any, progress: bool) -> Evaluation:
+
+def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]:
+    """The result, and beside it what it is to be compared with."""
+    n_way, k_shot, n_query = run.config.training.test_shape
+    n_way = n_way if options.n_way is None else options.n_way
+    k_shot = k_shot if options.k_shot is None else options.k_shot
+    n_query = n_query if options.n_query is None else options.n_query
+    experiment.refuse_other_ways(run.config, n_way)
+
+    def on_test(algorithm: Any, progress: bool = False) -> Evaluation:
         return evaluated(
             algorithm,
             run.params,
             run.splits.test,
-            *shape,
+            n_way,
+            k_shot,
+            n_query,
             episodes=options.episodes,
             seed=options.seed,
             progress=progress,
         )
 
     result = on_test(run.algorithm, progress=True)
-    found = result.as_dict()
     if result.measure == "accuracy":
-        baseline = on_test(NearestNeighbour(), progress=False)
-        found |= {"chance": 1 / n_way, "nearest_neighbour": baseline.value}
-    else:
-        steps = range(run.config.method.eval_inner_steps + 1)
-        found["mse_by_step"] = [
-            on_test(experiment.algorithm(run.config, eval_inner_steps=step), False).value
-            for step in steps
-        ]
-    if options.json:
-        print(json.dumps(found))
-        return 0
-    print(
-        f"{run.config.algorithm} on {run.config.data}, {n_way}-way {shape[1]}-shot, "
-        f"{options.episodes} test episodes"
+        baseline = on_test(NearestNeighbour()).value
+        return {**result.as_dict(), "chance": 1 / n_way, "nearest_neighbour": baseline}
+    adapted = (
+        experiment.algorithm(run.config, eval_inner_steps=steps)
+        for steps in range(run.config.method.eval_inner_steps + 1)
     )
-    print(f"  {result} (95 % interval)")
-    if result.measure == "accuracy":
-        print(
-            f"  nearest neighbour on pixels {100 * baseline.value:.2f} %, "
-            f"chance {100 / n_way:.2f} %"
+    return {**result.as_dict(), "mse_by_step": [on_test(each).value for each in adapted]}
+
+
+# --- check, bench -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Verify gradients numerically, first and second order, and print a line for each subject.
+
+    The exit status is 1 when one of them is wrong.
+    """
+
+    names: Names = ()
+    """Operations, layers, losses, optimisers, algorithms, or a kind such as "layer"; else all."""
+    seed: int = 0
+    """Decides the numbers at which gradients are checked."""
+    no_kernels: bool = False
+    """Check the plain references in place of the kernels."""
+    backend: Backend = "numpy"
+    """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
+    json: bool = False
+    """Print one JSON object: passed, and results, one for each subject."""
+
+
+def check(argv: Sequence[str]) -> int:
+    """`scratchmeta check`."""
+    options = parse(CheckOptions, argv, "check", CheckOptions(backend=backend.current()))
+    from scratchmeta import cases  # after the options: --help need not wait for the table
+
+    total = len(cases.select(options.names))
+    with (
+        backend.use(options.backend),
+        backend.use_kernels(not options.no_kernels),
+        Progress("check", total) as bar,
+    ):
+        results = cases.run(
+            options.names, options.seed, lambda done, total, last: bar.update(done, last.name)
         )
+    passed = all(result.passed for result in results)
+    if options.json:
+        print(json.dumps({"passed": passed, "results": [r.as_dict() for r in results]}))
     else:
-        for step, mse in enumerate(found["mse_by_step"]):
-            print(f"  mse after {step:2} inner steps {mse:.4f}")
+        print(cases.table(results))
+    return 0 if passed else 1
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Time one training step of every algorithm, as its quick presets have it.
+
+    A step is the gradient over one batch of episodes and the optimizer's update; the median of
+    some. The folder benchmarks/ of the repository holds the comparisons with other libraries.
+    """
+
+    rounds: int = 5
+    """Steps timed, at least, after one that is not."""
+    backend: Backend = "numpy"
+    """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
+    json: bool = False
+    """Print one JSON object: hardware, and steps, one for each algorithm and data."""
+
+
+def bench(argv: Sequence[str]) -> int:
+    """`scratchmeta bench`."""
+    options = parse(BenchOptions, argv, "bench", BenchOptions(backend=backend.current()))
+    if options.rounds < 1:
+        raise UsageError(f"rounds: wanted at least 1, got {options.rounds}")
+    rows = []
+    for name in REGISTRY:
+        for data in _presets(name):
+            if data == "omniglot":
+                continue  # its quick presets are those of glyphs, but for the data
+            config = presets.lookup(name, data)
+            with backend.use(options.backend):
+                on = _step_seconds(config, options.rounds)
+                with backend.use_kernels(False):
+                    off = _step_seconds(config, options.rounds)
+            rows.append({"name": name, "data": data, "seconds": on, "without_kernels": off})
+    if options.json:
+        print(json.dumps({"hardware": hardware(), "backend": options.backend, "steps": rows}))
+        return 0
+    machine = hardware()
+    print(f"{options.backend} on {machine['processor']}, {machine['cores']} cores")
+    print(f"{'one step of':<28}{'kernels on':>14}{'off':>14}")
+    for row in rows:
+        times = "".join(f"{1000 * row[key]:11.1f} ms" for key in ("seconds", "without_kernels"))
+        print(f"{row['name'] + ' on ' + row['data']:<28}{times}")
     return 0
+
+
+def _step_seconds(config: Config, rounds: int) -> float:
+    """The median time of `rounds` training steps."""
+    settings, algorithm = config.training, experiment.algorithm(config)
+    dataset = experiment.splits(config).train
+    batch = to_backend(episodes.sample(dataset, *settings.shape, settings.tasks))
+    optimizer, state = training.start(algorithm, settings)
+    times: list[float] = []
+    while len(times) <= rounds or sum(times) < 0.2:
+        began = time.perf_counter()
+        _, state = training.step(algorithm, optimizer, state, batch, settings)
+        backend.synchronize()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times[1:]))
 
 
 # --- list, plot ---------------------------------------------------------------------------------
@@ -348,7 +467,8 @@ def plot(argv: Sequence[str]) -> int:
         from scratchmeta import plots
     except ModuleNotFoundError as missing:
         raise UsageError(
-            f"plot: {missing.name} is not installed: pip install 'scratchmeta[plots]'"
+            f"plot: {str(missing.name).partition('.')[0]} is not installed: "
+            "pip install 'scratchmeta[plots]'"
         ) from None
     run = experiment.saved(options.run, "best", options.data_dir)
     for path in (
@@ -359,4 +479,11 @@ def plot(argv: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "list": list_, "plot": plot}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "check": check,
+    "list": list_,
+    "plot": plot,
+    "bench": bench,
+}

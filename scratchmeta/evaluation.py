@@ -95,8 +95,9 @@ def evaluate(
 
 def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) -> Any:
     """The parameters after the algorithm's `calibrate` on fixed training episodes."""
-    shape = settings.n_way, settings.k_shot, settings.n_query, settings.tasks
-    batch = episodes.sample(dataset, *shape, seed=settings.seed, index=CALIBRATION)
+    batch = episodes.sample(
+        dataset, *settings.shape, settings.tasks, seed=settings.seed, index=CALIBRATION
+    )
     return algorithm.calibrate(params, to_backend(batch))
 
 

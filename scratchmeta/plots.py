@@ -24,14 +24,7 @@ def episode(run: Saved, path: Path, number: int = 0) -> Path:
     is right, red with the predicted class where it is wrong. Regression: the wave, the support
     points, and the prediction after each number of inner steps.
     """
-    settings = run.config.training
-    batch = episodes.sample(
-        run.splits.test,
-        settings.test_way or settings.n_way,
-        settings.k_shot,
-        settings.test_query,
-        index=TEST + number,
-    )
+    batch = episodes.sample(run.splits.test, *run.config.training.test_shape, index=TEST + number)
     figure = _images(run, batch) if batch.query_y.dtype.kind == "i" else _wave(run, batch)
     figure.savefig(path, dpi=120)
     return path

@@ -68,6 +68,16 @@ class Training:
         _at_least(self, 0, "halve_every", "clip_norm", "test_way", "patience", "seed")
         _positive(self, "lr")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n_way, k_shot, n_query) of a training episode."""
+        return self.n_way, self.k_shot, self.n_query
+
+    @property
+    def test_shape(self) -> tuple[int, int, int]:
+        """(n_way, k_shot, n_query) of a validation or test episode."""
+        return self.test_way or self.n_way, self.k_shot, self.test_query
+
 
 @dataclass(frozen=True)
 class Conv4:
@@ -193,7 +203,8 @@ _SECTIONS = {
 
 def from_dict(recorded: dict) -> Config:
     """The configuration `Config.as_dict` recorded; raises ValueError naming what cannot be read."""
-    sections = {}
+    choose("algorithm", recorded["algorithm"], PRESETS)
+    sections: dict[str, Any] = {}
     for name, types in _SECTIONS.items():
         try:
             values = dict(recorded[name])
@@ -202,8 +213,10 @@ def from_dict(recorded: dict) -> Config:
             sections[name] = made(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"configuration: cannot read {name!r} ({error})") from error
-    names = (str(recorded[name]) for name in ("algorithm", "data", "preset"))
-    return Config(*names, **sections)
+    for name in ("data", "preset"):
+        if name not in recorded:
+            raise ValueError(f"configuration: cannot read {name!r}")
+    return Config(recorded["algorithm"], recorded["data"], recorded["preset"], **sections)
 
 
 # --- the presets --------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class Progress:
                 progress.TextColumn("{task.fields[note]}"),
                 progress.TimeRemainingColumn(),
                 console=Console(stderr=True),
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self.task = self.bar.add_task(
                 self.label, total=self.total, completed=self.start, note=""

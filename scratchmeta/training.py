@@ -23,6 +23,7 @@ import numpy as np
 
 from scratchmeta import backend, episodes, optim, tree
 from scratchmeta.checkpoint import Run, State, appended
+from scratchmeta.episodes import Episode
 from scratchmeta.evaluation import VALIDATION, Evaluation, calibrated, evaluate
 from scratchmeta.presets import Training
 from scratchmeta.progress import Progress
@@ -66,13 +67,11 @@ def train(
     CheckpointError if there is no checkpoint to resume from or it does not fit, FileExistsError
     rather than write into a folder that is not empty.
     """
-    shape = settings.n_way, settings.k_shot, settings.n_query, settings.tasks
+    shape = *settings.shape, settings.tasks
     small = sum(x.size for x in episodes.sample(dataset, *shape, seed=settings.seed)) < SMALL
     if validation is not None:
-        episodes.sample(validation, *_test_shape(settings))
-    optimizer = _optimizer(settings)
-    params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))
-    state = State(0, params, optimizer.init(params), None, 0)
+        episodes.sample(validation, *settings.test_shape)
+    optimizer, state = start(algorithm, settings)
 
     # all that can be wrong with what was asked for has shown itself: now the folder
     config = config or {"algorithm": type(algorithm).__name__, "training": asdict(settings)}
@@ -106,10 +105,7 @@ def train(
         note = ""
         while state.step < settings.steps and not _stale(state, settings):
             batch = tree.to_backend(next(batches))
-            loss, grads = algorithm.meta_gradient(state.params, batch)
-            loss = float(loss)
-            _refuse_non_finite(loss, grads, state.step + 1, settings)
-            state = _update(state, optimizer, grads, settings)
+            loss, state = step(algorithm, optimizer, state, batch, settings)
             metrics.write(state.step, loss=loss)
             bar.update(state.step, f"loss {loss:.3f}{note}")
             if state.step % settings.validate_every == 0:
@@ -131,22 +127,30 @@ def train(
 # --- one step -----------------------------------------------------------------------------------
 
 
-def _update(state: State, optimizer: Any, grads: Any, settings: Training) -> State:
+def start(algorithm: Any, settings: Training) -> tuple[optim.Adam, State]:
+    """The optimizer, Adam with lr halved every `halve_every` steps, and the state before step 1."""
+    lr, every = settings.lr, settings.halve_every
+    optimizer = optim.Adam(optim.step_decay(lr, every) if every else lr)
+    params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))
+    return optimizer, State(0, params, optimizer.init(params), None, 0)
+
+
+def step(
+    algorithm: Any, optimizer: Any, state: State, batch: Episode, settings: Training
+) -> tuple[float, State]:
+    """The loss of a batch of episodes, and the state after a step against its gradient."""
+    loss, grads = algorithm.meta_gradient(state.params, batch)
+    loss = float(loss)
+    _refuse_non_finite(loss, grads, state.step + 1, settings)
     if settings.clip_norm:
         grads = optim.clip_by_norm(grads, settings.clip_norm)
     params, moments = optimizer.step(state.params, grads, state.optimizer)
-    return state._replace(step=state.step + 1, params=_in_c_order(params), optimizer=moments)
+    return loss, state._replace(step=state.step + 1, params=_in_c_order(params), optimizer=moments)
 
 
 def _in_c_order(params: Any) -> Any:
     """The parameters in the layout a checkpoint gives them back in: BLAS may round by layout."""
     return tree.map(lambda p: backend.xp(p).asarray(p, order="C"), params)
-
-
-def _optimizer(settings: Training) -> optim.Adam:
-    """Adam with lr, halved every `halve_every` steps."""
-    every = settings.halve_every
-    return optim.Adam(optim.step_decay(settings.lr, every) if every else settings.lr)
 
 
 def _refuse_non_finite(loss: float, grads: Any, step: int, settings: Training) -> None:
@@ -164,16 +168,12 @@ def _refuse_non_finite(loss: float, grads: Any, step: int, settings: Training) -
 # --- validation and stopping --------------------------------------------------------------------
 
 
-def _test_shape(settings: Training) -> tuple[int, int, int]:
-    return settings.test_way or settings.n_way, settings.k_shot, settings.test_query
-
-
 def _validate(algorithm, params, dataset, validation, settings: Training) -> Evaluation:
     return evaluate(
         algorithm,
         calibrated(algorithm, params, dataset, settings),
         validation,
-        *_test_shape(settings),
+        *settings.test_shape,
         episodes=settings.validation_episodes,
         seed=settings.seed,
         first=VALIDATION,

@@ -1,0 +1,501 @@
+"""The command line: what it prints, what it writes, how it exits."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scratchmeta import __version__, backend, experiment, presets
+from scratchmeta.algorithms import REGISTRY
+from scratchmeta.checkpoint import Run
+from scratchmeta.cli import main
+
+QUICK = [
+    "--tasks",
+    "2",
+    "--k-shot",
+    "3",
+    "--n-query",
+    "3",
+    "--hidden",
+    "4",
+    "--validation-episodes",
+    "3",
+]
+WAVES = ["train", "maml", "--data", "sinusoids", *QUICK, "--steps", "6", "--validate-every", "2"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCRATCHMETA_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def glyph_cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """A finished run."""
+    assert main([*WAVES, "--out", "run"]) == 0
+    capsys.readouterr()
+    return tmp_path / "run"
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def refused(capsys, *argv):
+    """The one line that says what is wrong with a command, without its beginning."""
+    assert main(list(argv)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("scratchmeta: error: ")
+    return lines[0].removeprefix("scratchmeta: error: ")
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_names_every_command(argv, capsys):
+    from scratchmeta.commands import COMMANDS
+
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^  {command} ", text, re.MULTILINE) for command in COMMANDS)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"scratchmeta {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "check", "list", "plot", "bench"])
+def test_every_command_explains_its_options(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: scratchmeta {command}" in text
+    assert re.search(r"^[│ ]*--[a-z-]+", text, re.MULTILINE)
+
+
+def test_help_shows_the_values_of_the_preset_and_the_options_of_the_algorithm(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "maml", "--data", "sinusoids", "--preset", "paper", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"--steps INT .{0,40}\(default: 70000\)", text)
+    assert re.search(r"--inner-lr FLOAT .{0,80}\(default: 0.01\)", text)
+    assert "--hidden" in text
+    assert "--channels" not in text
+    with pytest.raises(SystemExit):
+        main(["train", "prototypical", "--help"])
+    text = capsys.readouterr().out
+    assert "--channels" in text
+    assert "--inner-lr" not in text
+
+
+# --- presets --------------------------------------------------------------------------------------
+
+EVERY_PRESET = [
+    (name, data, preset) for name, table in presets.PRESETS.items() for data, preset in table
+]
+
+
+def test_every_algorithm_has_presets_and_a_quick_one_first():
+    assert set(presets.PRESETS) == set(REGISTRY)
+    for name in REGISTRY:
+        assert presets.lookup(name).preset == "quick"
+
+
+@pytest.mark.parametrize(("name", "data", "preset"), EVERY_PRESET)
+def test_a_preset_builds_and_survives_config_json(name, data, preset):
+    config = presets.lookup(name, data, preset)
+    assert (config.algorithm, config.data, config.preset) == (name, data, preset)
+    assert presets.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+    built = experiment.algorithm(config)
+    assert isinstance(built, REGISTRY[name].algorithm)
+    experiment.refuse_other_ways(config, config.training.test_shape[0])
+
+
+def test_without_data_a_preset_is_looked_for_where_there_is_one():
+    assert presets.lookup("maml", preset="paper").data == "omniglot"
+    assert presets.lookup("maml").data == "glyphs"
+
+
+def test_the_papers_numbers():
+    sinusoid = presets.lookup("maml", "sinusoids", "paper")
+    training, method = sinusoid.training, sinusoid.method
+    assert (training.k_shot, training.tasks, training.steps) == (10, 25, 70_000)
+    assert (method.inner_lr, method.inner_steps, method.first_order) == (0.01, 1, False)
+    assert sinusoid.network == presets.MLP((40, 40))
+    assert presets.lookup("fomaml", "sinusoids", "paper").method.first_order
+    omniglot = presets.lookup("maml", "omniglot", "paper")
+    assert (omniglot.training.tasks, omniglot.training.steps) == (32, 60_000)
+    assert (omniglot.method.inner_lr, omniglot.method.eval_inner_steps) == (0.4, 3)
+    assert presets.lookup("maml", "omniglot", "author-code").method.inner_lr == 5 * 0.4
+    prototypical = presets.lookup("prototypical", "omniglot", "paper")
+    training = prototypical.training
+    assert (training.n_way, training.n_query, training.halve_every) == (60, 5, 2000)
+    assert prototypical.dataset.rotations == "classes"
+    assert prototypical.method.batch_norm == "running"
+
+
+# --- train, evaluate, plot ------------------------------------------------------------------------
+
+
+def test_train_writes_a_run_that_evaluate_and_plot_read(run, capsys):
+    config = Run.open(run).config
+    assert config["command"].startswith("scratchmeta train maml --data sinusoids")
+    assert config["version"] == __version__
+    assert config["training"]["steps"] == 6
+    assert config["training"]["seed"] == 0
+    assert config["hardware"]["cores"] == os.cpu_count()
+    history = Run.open(run).history()
+    assert [line["step"] for line in history if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in history if "validation" in line] == [2, 4, 6]
+
+    assert main(["evaluate", "run", "--episodes", "20", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"mse", "ci95", "episodes", "n_way", "k_shot"} <= set(found)
+    assert (found["episodes"], found["n_way"], found["k_shot"]) == (20, 1, 3)
+    assert len(found["mse_by_step"]) == 11
+    assert found["mse_by_step"][-1] == found["mse"]
+
+    assert main(["evaluate", "run", "--episodes", "20"]) == 0
+    assert f"mean squared error {found['mse']:.4f}" in capsys.readouterr().out
+
+    assert main(["plot", "run"]) == 0
+    from PIL import Image
+
+    for name in ("episode.png", "learning.png"):
+        with Image.open(run / name) as picture:
+            assert min(picture.size) > 200
+            assert len(picture.convert("L").getcolors()) > 10
+
+
+def test_images_from_training_to_picture(glyph_cache, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", glyph_cache)
+    small = ["--image-size", "16", "--channels", "4", "--n-way", "4", "--n-query", "2"]
+    loop = ["--steps", "4", "--validate-every", "2", "--validation-episodes", "3"]
+    assert main(["train", "prototypical", *small, *loop]) == 0
+    assert "saved in runs/prototypical-glyphs-1" in capsys.readouterr().out
+    folder = "runs/prototypical-glyphs-1"
+    assert (
+        main(["evaluate", folder, "--episodes", "5", "--n-way", "3", "--k-shot", "2", "--json"])
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert (found["episodes"], found["n_way"], found["k_shot"]) == (5, 3, 2)
+    assert 0 <= found["accuracy"] <= 1
+    assert found["chance"] == pytest.approx(1 / 3)
+    assert 1 / 3 < found["nearest_neighbour"] <= 1
+    assert main(["evaluate", folder, "--episodes", "5"]) == 0
+    assert re.search(r"accuracy \d+\.\d\d% ± \d+\.\d\d%.*\n.*pixels.*\n.*chance 20.00%",
+                     capsys.readouterr().out)  # fmt: skip
+    assert main(["plot", folder]) == 0
+    assert (tmp_path / folder / "episode.png").stat().st_size > 5000
+    assert main(["train", "maml", *small, *loop, "--tasks", "2", "--out", "m"]) == 0
+    capsys.readouterr()
+    error = refused(capsys, "evaluate", "m", "--n-way", "5")
+    assert re.match(r"n_way: .* one output for each of 4 classes, got 5", error)
+    error = refused(capsys, "evaluate", folder, "--n-way", "5000")
+    assert re.match(r"n_way: at most .* got 5000", error)
+    error = refused(capsys, "evaluate", folder, "--k-shot", "19")
+    assert re.match(r"k_shot \+ n_query: at most the 20 .* got 19 \+ 15", error)
+
+
+def test_runs_without_a_name_are_numbered(capsys, tmp_path):
+    for _ in range(2):
+        assert main(WAVES) == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
+        "maml-sinusoids-1",
+        "maml-sinusoids-2",
+    ]
+
+
+def test_the_same_command_gives_the_same_run(run, capsys, tmp_path):
+    assert main([*WAVES, "--out", "twin"]) == 0
+    assert (run / "last.safetensors").read_bytes() == (
+        tmp_path / "twin/last.safetensors"
+    ).read_bytes()
+    assert main([*WAVES, "--out", "other", "--seed", "1"]) == 0
+    assert (run / "last.safetensors").read_bytes() != (
+        tmp_path / "other/last.safetensors"
+    ).read_bytes()
+
+
+# --- resume and overwrite -------------------------------------------------------------------------
+
+
+def test_resume_continues_bit_for_bit(run, capsys, tmp_path):
+    half = [*WAVES, "--out", "half"]
+    half[half.index("--steps") + 1] = "3"
+    assert main(half) == 0
+    assert main(["train", "--resume", "half", "--steps", "6"]) == 0
+    for name in ("last.safetensors", "best.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "half" / name).read_bytes() == (run / name).read_bytes()
+    assert Run.open("half").config["training"]["steps"] == 6
+
+
+def test_resume_refuses_to_become_another_run(run, capsys):
+    before = contents(run)
+    error = refused(capsys, "train", "--resume", "run", "--lr", "0.5")
+    assert error.endswith("only --steps can be changed, not lr")
+    error = refused(capsys, "train", "--resume", "run", "--inner-steps", "2", "--steps", "9")
+    assert error.endswith("only --steps can be changed, not inner_steps")
+    error = refused(capsys, "train", "prototypical", "--resume", "run")
+    assert error == "run: is a run of 'maml', not 'prototypical'"
+    error = refused(capsys, "train", "maml", "--resume", "nowhere")
+    assert error == "nowhere: not a run folder (no config.json in it)"
+    assert contents(run) == before
+
+
+def test_an_existing_run_is_overwritten_only_when_told(run, capsys):
+    before = contents(run)
+    assert "exists and is not empty" in refused(capsys, *WAVES, "--out", "run", "--seed", "1")
+    assert contents(run) == before
+    assert main([*WAVES, "--out", "run", "--seed", "1", "--overwrite"]) == 0
+    assert contents(run)["last.safetensors"] != before["last.safetensors"]
+
+
+def test_overwriting_with_an_impossible_command_keeps_the_old_run(run, capsys):
+    before = contents(run)
+    refused(capsys, "train", "maml", "--data", "omniglot", "--out", "run", "--overwrite")
+    refused(capsys, *WAVES, "--n-way", "2", "--out", "run", "--overwrite")
+    assert contents(run) == before
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+def started(*argv):
+    """A training process, past its first validation."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scratchmeta", *argv, "--out", "killed"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not os.path.exists("killed/best.safetensors"):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+LONG = [*WAVES[:-4], "--steps", "1000000", "--validate-every", "10"]
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(signum, status, capsys):
+    process = started(*LONG)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    step = int(re.search(rf"stopped by {signum.name} after step (\d+); continue with", err)[1])
+    assert err.rstrip().endswith("scratchmeta train --resume killed")
+    assert "Traceback" not in err
+    history = Run.open("killed").history()
+    assert max(line["step"] for line in history) == step
+    assert main(["train", "--resume", "killed", "--steps", str(step + 5)]) == 0
+    assert (
+        main([*WAVES[:-4], "--steps", str(step + 5), "--validate-every", "10", "--out", "w"]) == 0
+    )
+    assert contents_of("killed") == contents_of("w")
+
+
+def test_even_a_killed_run_can_be_resumed(capsys):
+    process = started(*LONG)
+    process.kill()
+    process.communicate(timeout=60)
+    step = max(line["step"] for line in Run.open("killed").history()) + 20
+    assert main(["train", "--resume", "killed", "--steps", str(step)]) == 0
+    assert main([*WAVES[:-4], "--steps", str(step), "--validate-every", "10", "--out", "w"]) == 0
+    assert contents_of("killed") == contents_of("w")
+
+
+def contents_of(folder):
+    names = ("last.safetensors", "best.safetensors", "metrics.jsonl")
+    return [(Path(folder) / name).read_bytes() for name in names]
+
+
+# --- one line for whatever is wrong ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("trian", "unknown command 'trian': did you mean train?"),
+        ("train promaml", "unknown algorithm 'promaml': did you mean .*maml"),
+        ("train zzz", "unknown algorithm 'zzz': wanted one of prototypical, maml, fomaml"),
+        ("train", "train: wanted the name of an algorithm first: prototypical"),
+        ("train maml --data omnigolt", "unknown data for maml 'omnigolt': did you mean omniglot"),
+        ("train maml --preset qiuck", "unknown preset of maml 'qiuck': did you mean quick"),
+        ("train maml --data glyphs --preset paper", "unknown preset of maml on glyphs 'paper'"),
+        ("train maml --n-wya 5", "Unrecognized options: --n-wya, 5; Perhaps you meant: --n-way"),
+        ("train maml --steps many", "--steps: invalid literal .*'many'"),
+        ("train maml --steps -3", "steps: wanted at least 1, got -3"),
+        ("train maml --k-shot 0", "k_shot: wanted at least 1, got 0"),
+        ("train maml --tasks -1", "tasks: wanted at least 1, got -1"),
+        ("train maml --lr nan", "lr: wanted a positive number, got nan"),
+        ("train maml --seed -1", "seed: wanted at least 0, got -1"),
+        ("train maml --image-size 2", "image_size: wanted at least 16, got 2"),
+        ("train maml --channels 0", "channels: wanted at least 1, got 0"),
+        ("train maml --data sinusoids --hidden 40 0", "hidden: wanted at least 1 unit"),
+        ("train maml --batch-norm running", "invalid choice 'running' for argument '--batch-norm'"),
+        ("train maml --data omniglot", "omniglot: where is it.*--data-dir.*SCRATCHMETA_DATA"),
+        ("train maml --data omniglot --data-dir .", "images_background"),
+        ("train maml --data sinusoids --n-way 2", "n_way: at most .* got 2"),
+        ("train maml --data", "Missing value for argument '--data'"),
+        ("train maml --test-way 3", "n_way: .* one output for each of 5 classes, got 3"),
+        ("evaluate", "RUN"),
+        ("evaluate nowhere", "nowhere: not a run folder"),
+        ("plot nowhere", "nowhere: not a run folder"),
+        ("check sofmax", "nothing to check is called 'sofmax': did you mean softmax"),
+        ("bench --rounds 0", "rounds: wanted at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(argv, message, capsys, tmp_path):
+    assert re.search(message, refused(capsys, *argv.split()))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "argv", [("evaluate", "run", "--episodes", "1"), ("evaluate", "run", "--k-shot", "0")]
+)
+def test_impossible_evaluations_are_refused(argv, run, capsys):
+    assert re.search("episodes: wanted at least 2|k_shot: at least 1", refused(capsys, *argv))
+
+
+def test_a_corrupt_archive_is_named(tmp_path, capsys):
+    (tmp_path / "images_background.zip").write_bytes(b"PK\x03\x04 no more")
+    (tmp_path / "images_evaluation.zip").write_bytes(b"")
+    error = refused(capsys, "train", "maml", "--data", "omniglot", "--data-dir", str(tmp_path))
+    assert "images_background.zip" in error
+
+
+def test_a_truncated_checkpoint_is_named(run, capsys):
+    whole = (run / "best.safetensors").read_bytes()
+    (run / "best.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "best.safetensors: truncated" in refused(capsys, "evaluate", "run")
+    before = contents(run)
+    (run / "last.safetensors").write_bytes(whole[:100])
+    before["last.safetensors"] = whole[:100]
+    assert "last.safetensors: truncated" in refused(capsys, "train", "--resume", "run")
+    assert contents(run) == before
+
+
+def test_a_checkpoint_of_another_algorithm_is_named(run, capsys):
+    argv = [word.replace("maml", "fomaml") for word in WAVES]
+    assert main([*argv, "--out", "other"]) == 0
+    capsys.readouterr()
+    shutil.copy("other/best.safetensors", run / "best.safetensors")
+    error = refused(capsys, "evaluate", "run")
+    assert "best.safetensors: wanted a checkpoint of 'maml', got one of 'fomaml'" in error
+
+
+def test_a_checkpoint_of_other_shapes_is_named(run, capsys):
+    config = Run.open(run).config
+    config["network"]["hidden"] = [5]
+    (run / "config.json").write_text(json.dumps(config))
+    error = refused(capsys, "evaluate", "run")
+    assert re.search(r"params/linear1/bias: wanted .*\(5,\), got .*\(4,\)", error)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: c.pop("network"), "cannot read 'network'"),
+        (lambda c: c["network"].update(type="Transformer"), "cannot read 'network'.*Transformer"),
+        (lambda c: c["training"].update(steps=-1), "cannot read 'training'.*steps.*-1"),
+        (lambda c: c["training"].update(colour="red"), "cannot read 'training'.*colour"),
+        (lambda c: c.pop("data"), "cannot read 'data'"),
+        (lambda c: c.update(algorithm="zzz"), "unknown algorithm 'zzz'"),
+    ],
+)
+def test_a_damaged_configuration_is_named(damage, message, run, capsys):
+    config = Run.open(run).config
+    damage(config)
+    (run / "config.json").write_text(json.dumps(config))
+    assert re.search(message, refused(capsys, "evaluate", "run"))
+    assert re.search(message, refused(capsys, "train", "--resume", "run"))
+
+
+def test_a_diverging_run_stops_with_its_checkpoint(capsys):
+    argv = [*WAVES, "--inner-lr", "1e30", "--out", "run", "--seed", "3"]
+    assert main(argv) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"scratchmeta: error: the .* is not finite at step 1 \(seed 3\)", error)
+    assert (Run.open("run").path / "last.safetensors").is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_named(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    error = refused(capsys, *WAVES, "--out", "file/run")
+    assert error == "file/run: Not a directory"
+
+
+@pytest.mark.skipif("cupy" in sys.modules or shutil.which("nvidia-smi"), reason="there may be CuPy")
+def test_cupy_where_there_is_none(run, capsys, monkeypatch):
+    for argv in (WAVES, ["evaluate", "run"], ["check", "mse"], ["bench"]):
+        error = refused(capsys, *argv, "--backend", "cupy")
+        assert "backend 'cupy' was asked for, but CuPy is not installed" in error
+    assert backend.current() == "numpy"
+
+
+def test_plot_without_matplotlib_says_what_to_install(run):
+    script = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from scratchmeta.cli import main; main(['plot', 'run'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == (
+        "scratchmeta: error: plot: matplotlib is not installed: pip install 'scratchmeta[plots]'\n"
+    )
+
+
+# --- list, check ----------------------------------------------------------------------------------
+
+
+def test_list(capsys):
+    assert main(["list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(REGISTRY)
+    assert all(row["paper"] and row["family"] for row in rows)
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^{name} ", text, re.MULTILINE) for name in REGISTRY)
+
+
+def test_check_prints_a_line_for_each_and_a_summary(capsys):
+    assert main(["check", "mse", "exp"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["ok", "mse"], ["ok", "exp"]]
+    assert lines[2].startswith("2 checked")
+    assert main(["check", "mse", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is True
+    assert [row["name"] for row in found["results"]] == ["mse"]
+
+
+def test_check_fails_where_a_rule_is_wrong(capsys, monkeypatch):
+    from scratchmeta import ops
+
+    monkeypatch.setattr(ops.exp, "rules", [lambda g, y, x: 2 * g * y])
+    assert main(["check", "exp"]) == 1
+    assert "FAIL exp" in capsys.readouterr().out
+    assert main(["check", "exp", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False

@@ -1,0 +1,168 @@
+"""What is shipped, what may import what, and how long it takes."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE, KERNELS = ROOT / "scratchmeta", ROOT / "kernels"
+
+# From the ground up: a module imports from its own layer or those below, never from above.
+LAYERS = [
+    {"backend"},
+    {"tree", "kernels"},
+    {"core"},
+    {"ops", "data", "episodes"},
+    {"nn", "losses", "optim", "slopes", "diagnosis", "gradcheck"},
+    {"algorithms"},
+    {"presets", "progress", "checkpoint", "evaluation", "training", "cases"},
+    {"experiment", "plots"},
+    {"commands"},
+    {"cli", "__main__"},
+]
+HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+
+
+def modules():
+    """(top-level name of the module, its file), for every file of the library but its __init__."""
+    for file in [*PACKAGE.rglob("*.py"), *KERNELS.glob("*.py")]:
+        if file.is_relative_to(KERNELS):
+            yield "kernels", file
+        elif file != PACKAGE / "__init__.py":
+            yield file.relative_to(PACKAGE).parts[0].removesuffix(".py"), file
+
+
+def imported(file):
+    """The top-level modules of scratchmeta that a file imports, wherever in it does.
+
+    Relative imports, of one dot, stay within a package.
+    """
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == "scratchmeta" and rest != "__version__":
+                yield rest.split(".")[0]
+
+
+def test_layers_only_look_down():
+    upward = [
+        f"{file.relative_to(ROOT)} imports scratchmeta.{other}"
+        for name, file in modules()
+        for other in imported(file)
+        if HEIGHT[other] > HEIGHT[name]
+    ]
+    assert upward == []
+
+
+def test_every_module_has_its_layer():
+    assert {name for name, _ in modules()} | {"kernels"} == set(HEIGHT)
+
+
+def test_kernels_know_nothing_but_the_backend():
+    known = {other for name, file in modules() if name == "kernels" for other in imported(file)}
+    assert known <= {"backend", "kernels"}
+
+
+def test_only_the_backend_knows_cupy():
+    for name, file in modules():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        plain = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        plain |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        if any(module.split(".")[0] == "cupy" for module in plain):
+            assert name in {"backend", "kernels"}, file
+
+
+def in_python(script, cwd=ROOT, **environment):
+    """The words that a script prints in a Python of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, check=True, cwd=cwd, env={**os.environ, **environment},
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def test_importing_is_quick_and_compiles_nothing():
+    script = (
+        "import sys, time; start = time.perf_counter(); import scratchmeta;"
+        "print(time.perf_counter() - start,"
+        " *{'numba', 'matplotlib', 'cupy', 'rich'} & set(sys.modules))"
+    )
+    measured = [in_python(script) for _ in range(5)]
+    assert all(heavy == [] for _, *heavy in measured)
+    assert min(float(seconds) for seconds, *_ in measured) < 0.5
+
+
+def test_help_is_quick():
+    script = (
+        "import sys, time; t = time.perf_counter(); from scratchmeta.cli import main;"
+        "main(['--help']); print(time.perf_counter() - t, *{'tyro', 'numba'} & set(sys.modules))"
+    )
+    measured = [in_python(script) for _ in range(3)]
+    assert all("numba" not in line and "tyro" not in line for line in measured)
+    assert min(float(line[-1]) for line in measured) < 0.5
+
+
+# --- wheel and sdist ------------------------------------------------------------------------------
+
+
+def shipped():
+    """The files that an installation must have, as paths in it."""
+    files = {file.relative_to(ROOT).as_posix() for file in PACKAGE.rglob("*.py")}
+    for file in KERNELS.iterdir():
+        if file.suffix in {".py", ".cu", ".h"}:
+            files.add(f"scratchmeta/kernels/{file.name}")
+    return files
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel made from the sdist made from a copy of the sources."""
+    tmp = tmp_path_factory.mktemp("packaging")
+    source, dist = tmp / "source", tmp / "dist"
+    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    source.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for folder in (PACKAGE, KERNELS):
+        shutil.copytree(folder, source / folder.name, ignore=skip)
+    build = [sys.executable, "-m", "build", "--no-isolation"]
+    done = subprocess.run(
+        [*build, "--outdir", dist, source], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = dist.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_every_module_and_cuda_source(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("scratchmeta/")}
+    assert held == shipped()
+    assert "scratchmeta/kernels/__init__.py" in held
+    assert any(name.endswith(".cu") for name in held)
+
+
+def test_the_kernels_import_from_the_installed_wheel(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    script = (
+        "import scratchmeta, scratchmeta.kernels, scratchmeta.cli, importlib.resources as r;"
+        "print(scratchmeta.__file__, scratchmeta.kernels.__file__);"
+        "names = [file.name for file in r.files('scratchmeta.kernels').iterdir()];"
+        "print(*(name for name in names if name.endswith('.cu')))"
+    )
+    found, kernels, *sources = in_python(script, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert Path(found).is_relative_to(tmp_path)
+    assert Path(kernels).is_relative_to(tmp_path)
+    assert set(sources) == {file.name for file in KERNELS.glob("*.cu")}
