@@ -828,9 +828,11 @@ def meta_gradient(algorithm, params, episodes, loss=None):
 def prototypical(rng):
     network = nn.Conv4(channels=2, image_size=8, pooling="stride")
     algorithm = algorithms.Prototypical(network)
-    params, episodes = float64(algorithm.init(rng), rng), images(rng)
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), images(rng))
+    network = nn.MLP([4, 3, 2], activation=ops.tanh, batch_norm=True)
+    algorithm = algorithms.Prototypical(network)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
     yield task_losses(algorithm, params, episodes)
-    yield meta_gradient(algorithm, params, episodes)
     for policy in ("support", "running"):
         algorithm = algorithms.Prototypical(network, distance="cosine", batch_norm=policy)
         yield meta_gradient(algorithm, params, episodes)
@@ -838,16 +840,16 @@ def prototypical(rng):
 
 @row("algorithm", directions=1)
 def maml(rng):
+    # second-order MAML through the four blocks and their transductive batch-norm
     network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
-    params, episodes = float64(network.init(rng), rng), images(rng)
-    # second-order MAML through transductive batch-norm
     algorithm = algorithms.MAML(network, inner_lr=0.1, inner_steps=2)
-    yield meta_gradient(algorithm, params, episodes)
-    algorithm = algorithms.MAML(network, inner_lr=0.1, batch_norm="support")
-    yield meta_gradient(algorithm, params, episodes)
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), images(rng))
+    network = nn.MLP([4, 4, 2], activation=ops.tanh, batch_norm=True)
+    algorithm = algorithms.MAML(network, inner_lr=0.1, inner_steps=2, batch_norm="support")
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), images(rng, side=2))
     network = nn.MLP([1, 3, 1], activation=ops.tanh)
     algorithm = algorithms.MAML(network, inner_lr=0.1, inner_steps=2, loss=losses.mse)
-    yield task_losses(algorithm, float64(network.init(rng), rng), curves(rng))
+    yield task_losses(algorithm, float64(algorithm.init(rng), rng), curves(rng))
 
 
 @row("algorithm", directions=1)
@@ -857,7 +859,7 @@ def fomaml(rng):
     algorithm = algorithms.MAML(
         network, inner_lr=0.1, inner_steps=2, loss=losses.mse, first_order=True
     )
-    params, episodes = float64(network.init(rng), rng), curves(rng)
+    params, episodes = float64(algorithm.init(rng), rng), curves(rng)
     adapted = algorithm.adapt(params, episodes, 2)
 
     def shifted(moved):

@@ -4,6 +4,8 @@ Every rule reads: the cotangent g of the result y, times ∂y/∂x, summed over 
 copied. `like` does the summing.
 """
 
+import math
+
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive, raw
 from scratchmeta.ops.shape import like
@@ -56,9 +58,14 @@ def _one_less(p):
     return where(p == 0, 1.0, p - 1) if getattr(p, "ndim", 0) else (p - 1 if p != 0 else 1.0)
 
 
+def _log_if_positive(a):
+    """log a, and 0 where a ≤ 0; for a number a a number, which leaves float32 what it is."""
+    return log(where(a > 0, a, 1.0)) if hasattr(a, "ndim") else math.log(a) if a > 0 else 0.0
+
+
 @primitive(
     lambda g, y, a, p: like(g * (p * a ** _one_less(p)), a),
-    lambda g, y, a, p: like(g * y * log(where(a > 0, a, 1.0)), p),
+    lambda g, y, a, p: like(g * y * _log_if_positive(a), p),
 )
 def power(a, p):
     """aᵖ.

@@ -1,5 +1,6 @@
 """Products: matmul over stacks of matrices, and einsum."""
 
+import math
 import string
 
 from scratchmeta.backend import xp
@@ -18,18 +19,23 @@ def _left(g, y, a, b):
     return like(matmul(g, matrix_transpose(b)), a)
 
 
+def _rows(a):
+    """A stack of matrices as one matrix, of all their rows."""
+    return reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
+
+
 def _right(g, y, a, b):
     if (
         b.ndim == 2 and a.ndim > 2
     ):  # one matrix b for the whole stack: one product, not a sum of many
-        g, a = reshape(g, (-1, g.shape[-1])), reshape(a, (-1, a.shape[-1]))
+        g, a = _rows(g), _rows(a)
     return like(matmul(matrix_transpose(a), g), b)
 
 
 @primitive(_left, _right)
 def _matmul(a, b):
     if b.ndim == 2 and a.ndim > 2:  # likewise: all rows of the stack at once
-        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
+        return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[-1])
     return a @ b
 
 
