@@ -70,9 +70,7 @@ def _zip(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
         ValueError,
         NotImplementedError,
     ) as error:
-        raise DataError(
-            f"{path}: not a whole zip archive ({error}); truncated download?"
-        ) from error
+        raise DataError(f"{path}: not readable as a zip archive ({error}); cut short?") from error
 
 
 def _refuse_hostile(path: Path, info: zipfile.ZipInfo, max_bytes: int) -> None:

@@ -9,17 +9,16 @@ characters.
 """
 
 import hashlib
-import importlib
 import io
 import re
 import struct
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from scratchmeta.data.archive import DataError, files, members
 from scratchmeta.data.cache import Arrays, cached
+from scratchmeta.data.download import extra, fetch
 from scratchmeta.data.images import ImageDataset
 
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -144,51 +143,8 @@ def _locate(root: Path, part: str, download: bool) -> Path:
             f"Omniglot: neither {file} nor the folder {folder} exists; get the archive from "
             f"{URL}{part}.zip or ask for it with download=True"
         )
-    _download(file, part)
+    fetch(f"{URL}{part}.zip", file, MD5[part])
     return file
-
-
-def _download(file: Path, part: str) -> None:
-    """Fetch an official archive and verify its MD5; nothing is left behind if either fails."""
-    pooch = _extra("pooch")
-    import requests  # comes with pooch
-
-    try:
-        pooch.retrieve(
-            url=f"{URL}{part}.zip",
-            known_hash=f"md5:{MD5[part]}",
-            fname=file.name,
-            path=file.parent,
-            progressbar=_Progress(file.name),
-        )
-    except (ValueError, OSError, requests.RequestException) as error:
-        raise DataError(f"{file}: download from {URL}{part}.zip failed: {error}") from error
-
-
-class _Progress:
-    """What pooch asks of a progress bar, on a bar of rich."""
-
-    def __init__(self, name: str) -> None:
-        from rich import progress
-
-        columns = progress.TextColumn("{task.description}"), progress.BarColumn()
-        sizes = progress.DownloadColumn(), progress.TimeRemainingColumn()
-        self.total = 0
-        self._bar = progress.Progress(*columns, *sizes)
-        self._task = self._bar.add_task(name, total=None)
-
-    def update(self, n: int) -> None:
-        """Advance by n bytes."""
-        self._bar.start()
-        self._bar.update(self._task, advance=n, total=self.total)
-
-    def reset(self) -> None:
-        """Go back to nothing, as pooch does before it declares the file complete."""
-        self._bar.reset(self._task)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.stop()
 
 
 def _stored(path: Path, part: str, size: int) -> Arrays:
@@ -239,7 +195,7 @@ def _decoded(path: Path, part: str) -> Arrays:
 
 def _ink(content: bytes, name: str) -> np.ndarray:
     """Decode one PNG to bits (105, 14), 1 where there is ink."""
-    Image = _extra("PIL.Image")
+    Image = extra("PIL.Image")
     if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
         raise DataError(f"{name} is not a PNG picture")
     # before Pillow reserves memory for what a hostile header declares
@@ -255,7 +211,7 @@ def _ink(content: bytes, name: str) -> np.ndarray:
 
 def _resized(arrays: Arrays, size: int) -> Arrays:
     """Resample bits (C, 20, 105, 14) to "images" (C, 20, size, size, 1), 255 for full ink."""
-    Image = _extra("PIL.Image")
+    Image = extra("PIL.Image")
     bits = arrays["images"]
     images = np.empty((*bits.shape[:2], size, size, 1), np.uint8)
     for place in np.ndindex(bits.shape[:2]):
@@ -263,11 +219,3 @@ def _resized(arrays: Arrays, size: int) -> Arrays:
         picture = ink.resize((size, size), Image.Resampling.BILINEAR)
         images[place] = np.asarray(picture)[..., None]
     return {**arrays, "images": images}
-
-
-def _extra(module: str) -> ModuleType:
-    """Import a module that only reading data from disk needs."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{module} is needed here: pip install 'scratchmeta[data]'") from error
