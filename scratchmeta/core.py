@@ -85,6 +85,9 @@ class Tensor:
     def __len__(self):
         return len(self.data)
 
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
     def __float__(self):
         return float(self.data)
 

@@ -1,8 +1,8 @@
 """Parameters are nested dicts of arrays; these functions treat such a tree as one value.
 
 A tree is a leaf (anything that is not a dict, list or tuple) or a dict, list or tuple of trees.
-Leaves Leaves come in the order of the sorted keys, so the same parameters flatten alike wherever
-they came from.
+Leaves come in the order of the sorted keys, so the same parameters flatten alike wherever they
+came from.
 """
 
 from collections.abc import Callable
@@ -86,20 +86,23 @@ def paths(tree: Tree) -> list[str]:
 
 
 def unflatten(treedef: Tree, leaves: list) -> Tree:
-    """The tree of the form treedef with these leaves; raises ValueError for another number of
-    them."""
-    rest = iter(leaves)
+    """The tree of the form treedef with these leaves.
 
-    def build(node):
-        if isinstance(node, dict):
-            built = {key: build(node[key]) for key in sorted(node)}
-            return {key: built[key] for key in node}  # in the order the dict had
-        return next(rest) if _is_leaf(node) else _like(node, [build(child) for child in node])
-
+    Raises ValueError for another number of them.
+    """
     wanted = len(paths(treedef))
     if wanted != len(leaves):
         raise ValueError(f"tree.unflatten: wanted {wanted} leaves, got {len(leaves)}")
-    return build(treedef)
+    return _build(treedef, iter(leaves))
+
+
+# Not a function inside unflatten: one that calls itself would be a reference cycle, and keep the
+# leaves' graphs alive until the collector comes.
+def _build(node, rest):
+    if isinstance(node, dict):
+        built = {key: _build(node[key], rest) for key in sorted(node)}
+        return {key: built[key] for key in node}  # in the order the dict had
+    return next(rest) if _is_leaf(node) else _like(node, [_build(child, rest) for child in node])
 
 
 def ravel(tree: Tree) -> tuple[Any, Callable]:

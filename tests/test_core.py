@@ -1,0 +1,605 @@
+"""The engine's traps, one test each; the backend's switches; trees."""
+
+import gc
+import os
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+
+from scratchmeta import (
+    Tensor,
+    backend,
+    core,
+    grad,
+    hvp,
+    no_grad,
+    ops,
+    stop_gradient,
+    tree,
+    value_and_grad,
+    vjp,
+)
+from scratchmeta.core import OperationError, primitive, pull_back
+from scratchmeta.gradcheck import gradcheck
+
+
+def leaf(*numbers):
+    return Tensor(np.array(numbers, float))
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+def test_a_value_used_twice():
+    x = leaf(3.0)
+    assert grad(ops.sum(x + x), x).tolist() == [2.0]
+    assert grad(ops.sum(x * x), x).tolist() == [6.0]
+    assert grad(ops.sum(ops.concat([x, x])), x).tolist() == [2.0]
+
+
+def test_diamond():
+    """Two paths from x to y: x → a, b → a b = x³."""
+    x = leaf(2.0)
+    a, b = ops.square(x), 1.0 * x
+    assert grad(ops.sum(a * b), x).tolist() == [12.0]
+
+
+def test_deep_diamonds_are_not_walked_path_by_path():
+    """2⁴⁰ paths, 40 nodes."""
+    x = y = leaf(1.0)
+    for _ in range(40):
+        y = y + y
+    assert grad(ops.sum(y), x).tolist() == [2.0**40]
+
+
+def test_all_orders():
+    """∂ⁿ sin x, by differentiating n times."""
+    x = Tensor(np.array(0.7))
+    y = ops.sin(x)
+    for derivative in (np.cos, lambda t: -np.sin(t), lambda t: -np.cos(t), np.sin, np.cos):
+        y = grad(y, x, create_graph=True)
+        assert float(y) == pytest.approx(derivative(0.7), rel=1e-14)
+
+
+def test_an_input_without_a_path_gets_zeros():
+    x, unused = leaf(1.0, 2.0), Tensor(np.ones((2, 3), np.float32))
+    gx, g = grad(ops.sum(x), (x, unused))
+    assert gx.tolist() == [1.0, 1.0]
+    assert g.shape == (2, 3)
+    assert g.dtype == np.float32
+    assert not g.any()
+    again = grad(ops.sum(x), unused, create_graph=True)
+    assert isinstance(again, Tensor)
+    assert not again.data.any()
+
+
+def test_a_constant_result_has_zero_gradient():
+    x = leaf(1.0)
+    assert grad(ops.sum(stop_gradient(x)), x).tolist() == [0.0]
+    with no_grad():
+        y = ops.sum(x)
+    assert grad(y, x).tolist() == [0.0]
+
+
+def test_the_result_itself_as_input():
+    y = ops.sum(leaf(1.0, 2.0))
+    assert grad(y, y) == 1.0
+
+
+def test_intermediate_results_as_inputs():
+    """With respect to a and to what a was made of: both are total derivatives."""
+    x = leaf(2.0)
+    a = ops.square(x)
+    y = ops.sum(a * x)
+    ga, gx = grad(y, (a, x))
+    assert ga.tolist() == [2.0]
+    assert gx.tolist() == [12.0]
+
+
+def test_one_result_of_several_as_input():
+    h, c = split_in_two(leaf(1.0, 2.0))
+    gh, gc_ = grad(ops.sum(h * c * c), (h, c))
+    assert gh.tolist() == [4.0]
+    assert gc_.tolist() == [4.0]
+
+
+@primitive(joint=lambda gs, y, x: [ops.concat([zeros_or(g) for g in gs])])
+def split_in_two(x):
+    return x[:1].copy(), x[1:].copy()
+
+
+def zeros_or(g):
+    return np.zeros(1) if g is None else g
+
+
+def test_results_without_a_cotangent():
+    """Only one of two results is used: the rule sees None for the other."""
+    x = leaf(1.0, 2.0)
+    h, c = split_in_two(x)
+    assert grad(ops.sum(h * 3.0), x).tolist() == [3.0, 0.0]
+    assert grad(ops.sum(c * 3.0), x).tolist() == [0.0, 3.0]
+    gradcheck(lambda x: split_in_two(x)[1] * 2.0, np.array([1.0, 2.0]))
+    gradcheck(split_in_two, np.array([1.0, 2.0]))
+
+
+def test_an_operation_one_of_whose_inputs_depends_on_another(rng):
+    """Rules give partial derivatives; the engine adds the path through the other input."""
+    x, w = rng.standard_normal((2, 3)), rng.standard_normal((3, 12))
+
+    def dependent(x):
+        return ops.lstm_cell(x, ops.tanh(x), ops.sin(x), w, w, ops.sum(x) * w[0])
+
+    for kernels in (True, False):
+        with backend.use_kernels(kernels):
+            gradcheck(dependent, x, order=3, directions=1)
+            gradcheck(
+                lambda x: ops.cosine_attention(x, ops.exp(x), ops.sin(x), ops.sum(x)),
+                x,
+                order=3,
+                directions=1,
+            )
+            gradcheck(lambda x: ops.pairwise_distance(x, ops.exp(x)), x, order=3, directions=1)
+
+
+def test_only_nodes_on_a_path_are_visited():
+    def forbidden(g, y, x):
+        raise AssertionError("the rule of an operation off the path was called")
+
+    @primitive(forbidden)
+    def off_the_path(x):
+        return x.copy()
+
+    x, other = leaf(1.0), leaf(2.0)
+    y = ops.sum(x * off_the_path(other))
+    assert grad(y, x).tolist() == [2.0]
+    before = off_the_path(x)  # older than the input asked for
+    z = before * 1.0
+    assert grad(ops.sum(z * z), z).tolist() == [2.0]
+
+
+def test_rules_of_constants_are_not_called():
+    def forbidden(g, y, a, b):
+        raise AssertionError("the rule of a constant was called")
+
+    @primitive(lambda g, y, a, b: g * b, forbidden)
+    def product(a, b):
+        return a * b
+
+    x = leaf(2.0)
+    assert grad(ops.sum(product(x, np.array([3.0]))), x).tolist() == [3.0]
+
+
+def test_a_chain_of_a_hundred_thousand():
+    """No recursion: neither in the backward pass nor when the graph is freed."""
+    x = y = leaf(1.0)
+    for _ in range(100_000):
+        y = y + 1.0
+    assert grad(ops.sum(y), x).tolist() == [1.0]
+    del y
+
+
+def test_no_cycles_are_left_to_the_collector():
+    x = leaf(1.0, 2.0)
+
+    def step():
+        y = ops.sum(ops.tanh(x * x) / (x + 3.0))
+        g = grad(y, x, create_graph=True)
+        grad(ops.sum(g * g), x)
+
+    step()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_memory_goes_with_the_last_handle():
+    x = leaf(1.0, 2.0)
+    middle = ops.exp(x)
+    array = weakref.ref(middle.data)
+    y = ops.sum(middle * middle)
+    del middle
+    assert array() is not None  # the graph needs it
+    del y
+    assert array() is None
+
+
+def test_gradients_keep_dtype_and_are_arrays():
+    for dtype in (np.float32, np.float64):
+        x = Tensor(np.array(2.0, dtype))
+        y = 3.0 * x * x + 1.0
+        assert y.dtype == dtype
+        g = grad(y, x)
+        assert isinstance(g, np.ndarray)
+        assert g.shape == ()
+        assert g.dtype == dtype
+        assert grad(y, x, create_graph=True).dtype == dtype
+
+
+def test_zero_dimensional_results():
+    x = Tensor(np.array([1.0, 2.0]))
+    y = ops.sum(x)
+    assert y.shape == ()
+    assert y.ndim == 0
+    assert float(y * y) == 9.0
+    assert grad(y * y, x).tolist() == [6.0, 6.0]
+    assert grad(ops.tanh(x[0]), x).tolist() == [1.0 - np.tanh(1.0) ** 2, 0.0]
+
+
+def test_the_form_of_the_inputs_is_the_form_of_the_gradients():
+    x, y = leaf(1.0), leaf(2.0)
+    g = grad(ops.sum(x * y), {"a": [x, (y,)], "b": x})
+    assert tree.map(lambda a: a.tolist(), g) == {"a": [[2.0], ([1.0],)], "b": [2.0]}
+
+
+def test_what_grad_refuses():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(ValueError, match=r"wanted a scalar y, got shape \(2,\)"):
+        grad(x * x, x)
+    with pytest.raises(TypeError, match=r"wanted live Tensors .* got ndarray at 'w'"):
+        grad(ops.sum(x), {"w": np.ones(2)})
+    with pytest.raises(TypeError, match="got a constant Tensor"):
+        grad(ops.sum(x), stop_gradient(x))
+
+
+# --- the other forms ------------------------------------------------------------------------------
+
+
+def test_value_and_grad():
+    params = {"w": np.array([1.0, 2.0]), "b": np.array(3.0)}
+    value, g = value_and_grad(lambda p, x: ops.sum(p["w"] * x) + p["b"] * p["b"])(
+        params, np.array([4.0, 5.0])
+    )
+    assert isinstance(value, np.floating)
+    assert value == 23.0
+    assert tree.map(np.ndarray.tolist, g) == {"w": [4.0, 5.0], "b": 6.0}
+
+
+def test_vjp_of_one_and_of_several_results(rng):
+    a, b = rng.standard_normal((2, 3)), rng.standard_normal((3, 2))
+    y, pull = vjp(ops.matmul, a, b)
+    g = rng.standard_normal((2, 2))
+    ga, gb = pull(g)
+    assert isinstance(y, np.ndarray)
+    np.testing.assert_allclose(ga, g @ b.T, rtol=1e-14)
+    np.testing.assert_allclose(gb, a.T @ g, rtol=1e-14)
+
+    (s, c), pull = vjp(lambda p: (ops.sin(p["x"]), ops.cos(p["x"])), {"x": a})
+    np.testing.assert_allclose(pull((c, -s))[0]["x"], c * c + s * s, rtol=1e-14)
+
+
+def test_hvp_is_the_hessian_times_a_vector(rng):
+    h, x, v = rng.standard_normal((3, 3)), rng.standard_normal(3), rng.standard_normal(3)
+    got = hvp(lambda p: 0.5 * ops.sum(p["x"] * ops.matmul(h, p["x"])), {"x": x}, {"x": v})
+    np.testing.assert_allclose(got["x"], 0.5 * (h + h.T) @ v, rtol=1e-13)
+    assert hvp(lambda x: ops.sum(x), x, v).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_pull_back_adds_results_up():
+    x = leaf(2.0)
+    (g,) = pull_back([x * x, x], [np.array([1.0]), np.array([10.0])], [x], create_graph=False)
+    assert g.tolist() == [14.0]
+
+
+# --- recording ------------------------------------------------------------------------------------
+
+
+def test_no_grad_is_local_and_survives_errors():
+    x = leaf(1.0)
+    with pytest.raises(OperationError), no_grad():
+        x[7]
+    assert core.is_recording()
+    with no_grad():
+        assert not core.is_recording()
+    with no_grad():
+        g = grad(ops.sum(x * 1.0), x, create_graph=True)  # x * 1.0 is a constant here
+        assert g.data.tolist() == [0.0]
+    y = ops.sum(x * x)
+    with no_grad():  # but what was recorded before can be differentiated, and differentiably
+        g = grad(y, x, create_graph=True)
+    assert grad(ops.sum(g), x).tolist() == [2.0]
+
+
+def test_raw_arrays_stay_raw():
+    a = np.ones(2)
+    assert type(ops.exp(a)) is np.ndarray
+    assert type(ops.exp(Tensor(a))) is Tensor
+    assert type(a * Tensor(a)) is Tensor
+    assert type(ops.exp(stop_gradient(Tensor(a)))) is Tensor
+    assert stop_gradient(a) is a
+
+
+def test_arrays_are_not_copied():
+    a = np.ones(2)
+    assert Tensor(a).data is a
+    assert stop_gradient(Tensor(a)).data is a
+
+
+# --- Tensor ---------------------------------------------------------------------------------------
+
+
+def test_operators_on_either_side():
+    x, a = leaf(2.0, 4.0), np.array([1.0, 2.0])
+    for y, wanted in (
+        (x + a, [3.0, 6.0]),
+        (a + x, [3.0, 6.0]),
+        (x - 1.0, [1.0, 3.0]),
+        (a - x, [-1.0, -2.0]),
+        (a * x, [2.0, 8.0]),
+        (x / a, [2.0, 2.0]),
+        (a / x, [0.5, 0.5]),
+        (x**2, [4.0, 16.0]),
+        (2.0**x, [4.0, 16.0]),
+        (a**x, [1.0, 16.0]),
+        (-x, [-2.0, -4.0]),
+        (abs(-x), [2.0, 4.0]),
+        (np.float64(2.0) * x, [4.0, 8.0]),
+        (x[::-1], [4.0, 2.0]),
+    ):
+        assert type(y) is Tensor
+        assert y.data.tolist() == wanted
+    assert float(x @ a) == 10.0
+    assert float(a @ x) == 10.0
+
+
+def test_an_array_times_a_tensor_is_one_operation():
+    """Without __array_ufunc__ = None NumPy would make an array of Tensors, entry by entry."""
+    x = leaf(1.0, 2.0)
+    y = np.ones((3, 2)) * x
+    assert type(y) is Tensor
+    assert y.shape == (3, 2)
+    assert grad(ops.sum(y), x).tolist() == [3.0, 3.0]
+
+
+def test_comparisons_give_raw_booleans():
+    x = leaf(1.0, 2.0)
+    for got, wanted in (
+        (x < 2.0, [True, False]),
+        (x <= x, [True, True]),
+        (x > np.array([0.0, 3.0]), [True, False]),
+        (x >= 2.0, [False, True]),
+        (x == 1.0, [True, False]),
+        (x != 1.0, [False, True]),
+    ):
+        assert type(got) is np.ndarray
+        assert got.tolist() == wanted
+
+
+def test_iteration_and_unpacking():
+    x = leaf(1.0, 2.0)
+    first, second = x
+    assert [float(v) for v in x] == [1.0, 2.0]
+    assert grad(first * second, x).tolist() == [2.0, 1.0]
+    with pytest.raises(TypeError):
+        list(Tensor(np.array(1.0)))
+
+
+def test_a_tensor_as_a_number():
+    x = Tensor(np.array([2.5]))
+    assert len(x) == 1
+    assert x.size == 1
+    assert float(x[0]) == 2.5
+    assert int(x[0]) == 2
+    assert bool(x[0] > 2.0)
+    assert repr(x) == "Tensor(array([2.5]))"
+    assert Tensor([1.0, 2.0]).data.tolist() == [1.0, 2.0]
+    assert x in {x: 1}
+
+
+def test_a_live_tensor_is_not_silently_an_array():
+    x = leaf(1.0)
+    with pytest.raises(TypeError, match=r"read \.data, or stop_gradient it first"):
+        np.asarray(x)
+    assert np.asarray(stop_gradient(x)).tolist() == [1.0]
+    with pytest.raises(TypeError, match="wanted an array, got a Tensor"):
+        Tensor(x)
+
+
+# --- errors name the operation --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: x + np.ones(2), r"add\(a=float64\(3,\), b=float64\(2,\)\)"),
+        (lambda x: ops.reshape(x, (2, 2)), r"reshape\(x=float64\(3,\), shape=\(2, 2\)\)"),
+        (lambda x: x[7], r"getitem\(x=float64\(3,\), index=7\): .*out of bounds"),
+        (lambda x: ops.sum(x, axis=1), r"sum\(x=float64\(3,\), axis=1\)"),
+        (lambda x: ops.conv2d(x, x), r"conv2d\(.*wanted images \(..., N, H, W, C\)"),
+        (lambda x: ops.top_k_mask(x, 4), r"top_k_mask\(.*k: wanted 0 to 3, got 4"),
+    ],
+)
+def test_operation_errors(call, message):
+    with pytest.raises(OperationError, match=message):
+        call(leaf(1.0, 2.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: ops.squeeze(x, 0), "squeeze: wanted length 1 on axis 0"),
+        (lambda x: ops.split(x, 2), "split: wanted a multiple of 2 on axis 0"),
+        (lambda x: ops.split(x, [1, 1]), "split: wanted pieces adding up to 3"),
+        (lambda x: ops.einsum("ij", x), "wanted explicit subscripts"),
+        (lambda x: ops.einsum("i,i->", x), "wanted 2 operands"),
+        (lambda x: ops.einsum("ii->i", x), "wanted one letter, used once, per axis"),
+        (lambda x: ops.pairwise_distance(x, x, "manhattan"), "wanted a metric of"),
+        (lambda x: ops.prod(x[:0]), "prod: wanted at least one entry"),
+    ],
+)
+def test_argument_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(leaf(1.0, 2.0, 3.0))
+
+
+def test_an_axis_that_does_not_exist():
+    with pytest.raises(IndexError, match="axis: wanted -1 to 0 for 1 dimensions, got 2"):
+        ops.take(leaf(1.0), np.array([0]), axis=2)
+
+
+def test_arguments_given_by_name_are_differentiated(rng):
+    x, w = Tensor(rng.standard_normal((1, 3, 3, 1))), Tensor(rng.standard_normal((2, 2, 1, 1)))
+    by_place = grad(ops.sum(ops.conv2d(x, w)), (x, w))
+    by_name = grad(ops.sum(ops.conv2d(x=x, w=w, stride=1)), (x, w))
+    mixed = grad(ops.sum(ops.conv2d(x, w=w)), (x, w))
+    for a, b, c in zip(by_place, by_name, mixed, strict=True):
+        assert a.tolist() == b.tolist() == c.tolist()
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_kernels_take_arguments_by_name(kernels, rng):
+    arrays = {
+        "query": Tensor(rng.standard_normal((2, 3))),
+        "keys": Tensor(rng.standard_normal((4, 3))),
+        "values": Tensor(rng.standard_normal((4, 1))),
+        "scale": Tensor(np.array(2.0)),
+    }
+    with backend.use_kernels(kernels):
+        for op in (ops.cosine_attention, ops.attention):
+            by_place = grad(ops.sum(op(*arrays.values())), arrays)
+            by_name = grad(ops.sum(op(**arrays)), arrays)
+            for name, g in by_place.items():
+                np.testing.assert_allclose(by_name[name], g, rtol=1e-12)
+
+
+# --- the backend ----------------------------------------------------------------------------------
+
+
+def test_xp_follows_the_first_array():
+    assert backend.xp(np.ones(2)) is np
+    assert backend.xp(2.0, "text", np.ones(2)) is np
+    assert backend.xp() is np
+
+
+def test_is_array():
+    assert backend.is_array(np.ones(2))
+    assert backend.is_array(np.float32(1.0))
+    assert not backend.is_array(1.0)
+    assert not backend.is_array([1.0])
+    assert not backend.is_array(leaf(1.0))
+
+
+def test_switches_nest_and_come_back():
+    assert backend.kernels_enabled()
+    with backend.use_kernels(False):
+        assert not backend.kernels_enabled()
+        with backend.use_kernels(True):
+            assert backend.kernels_enabled()
+        assert not backend.kernels_enabled()
+    assert backend.kernels_enabled()
+    with pytest.raises(KeyError), backend.use_kernels(False):
+        raise KeyError
+    assert backend.kernels_enabled()
+    with backend.use("numpy"):
+        assert backend.current() == "numpy"
+
+
+def test_unknown_backends_are_named():
+    with pytest.raises(backend.BackendError, match="wanted one of numpy, cupy, got 'torch'"):
+        backend.use("torch")
+    assert backend.current() == "numpy"
+
+
+def test_cupy_where_there_is_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # import cupy raises ImportError
+    with pytest.raises(backend.BackendError, match=r"CuPy is not installed.*scratchmeta\[cupy\]"):
+        backend.use("cupy")
+    assert backend.current() == "numpy"
+
+
+def test_the_environment_chooses_the_first_backend():
+    code = "from scratchmeta import backend; print(backend.current()); backend.asarray([1.0])"
+    environment = {**os.environ, "SCRATCHMETA_BACKEND": "nonsense"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "wanted one of numpy, cupy, got 'nonsense'" in done.stderr
+
+
+def test_asarray_copies_only_when_it_must():
+    a = np.ones(2)
+    assert backend.asarray(a) is a
+    assert backend.asarray(a, np.float32).dtype == np.float32
+    assert backend.to_numpy(a) is a
+    assert backend.asarray([1, 2]).tolist() == [1, 2]
+
+
+def test_scatter_add_adds_twice_where_named_twice():
+    target = np.zeros(3)
+    backend.scatter_add(target, np.array([0, 2, 2]), np.array([1.0, 10.0, 100.0]))
+    assert target.tolist() == [1.0, 0.0, 110.0]
+
+
+# --- trees ----------------------------------------------------------------------------------------
+
+
+def example_tree():
+    return {"b": np.array([1.0]), "a": [np.array([[2.0], [3.0]]), (np.array(4.0),)]}
+
+
+def test_flatten_and_paths_follow_the_sorted_keys():
+    leaves, treedef = tree.flatten(example_tree())
+    assert [v.tolist() for v in leaves] == [[[2.0], [3.0]], 4.0, [1.0]]
+    assert tree.paths(example_tree()) == ["a/0", "a/1/0", "b"]
+    again = tree.unflatten(treedef, leaves)
+    assert list(again) == ["b", "a"]  # in the order the dict had
+    assert again["a"][1][0] is leaves[1]
+    assert type(again["a"][1]) is tuple
+
+
+def test_unflatten_wants_as_many_leaves():
+    _, treedef = tree.flatten(example_tree())
+    for wrong in ([1], [1, 2, 3, 4]):
+        with pytest.raises(ValueError, match=f"wanted 3 leaves, got {len(wrong)}"):
+            tree.unflatten(treedef, wrong)
+
+
+def test_map_over_several_trees_and_named_tuples():
+    from scratchmeta.episodes import Episode
+
+    doubled = tree.map(lambda a, b: a + b, Episode(1, 2, 3, 4), Episode(1, 2, 3, 4))
+    assert doubled == Episode(2, 4, 6, 8)
+    assert tree.map(lambda a, b: (a, b), {"x": 1, "y": 2}, {"y": 20, "x": 10}) == {
+        "x": (1, 10),
+        "y": (2, 20),
+    }
+    assert tree.map(abs, -1) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        ({"a": 1}, {"b": 1}, r"wanted a dict with keys \['a'\], got a dict with keys \['b'\]"),
+        ([1, 2], [1], "wanted a list of 2, got a list of 1"),
+        ({"a": 1}, [1], "wanted a dict .*, got a list of 1"),
+        (1, [1], "wanted a leaf, got a list of 1"),
+        ([1], 1, "wanted a list of 1, got a leaf"),
+    ],
+)
+def test_map_names_forms_that_differ(one, other, message):
+    with pytest.raises(ValueError, match=message):
+        tree.map(lambda a, b: a, one, other)
+
+
+def test_ravel_and_back():
+    vector, unravel = tree.ravel(example_tree())
+    assert vector.tolist() == [2.0, 3.0, 4.0, 1.0]
+    again = unravel(vector + 1.0)
+    assert again["a"][0].tolist() == [[3.0], [4.0]]
+    assert again["a"][1][0].shape == ()
+    assert again["b"].tolist() == [2.0]
+
+
+def test_lerp_and_astype():
+    a, b = {"w": np.array([0.0, 2.0])}, {"w": np.array([4.0, 4.0])}
+    assert tree.lerp(a, b, 0.25)["w"].tolist() == [1.0, 2.5]
+    assert tree.astype(a, np.float32)["w"].dtype == np.float32
+    assert tree.to_numpy(tree.to_backend(a))["w"].tolist() == [0.0, 2.0]
