@@ -1,5 +1,6 @@
 """The sweep over the table of cases: values, gradients, layouts, dtypes, shapes, kernels."""
 
+import gc
 import importlib
 import inspect
 import pkgutil
@@ -162,6 +163,31 @@ def test_kernels_change_nothing(name):
         with backend.use_kernels(False):
             off = value_and_gradients(example, example.inputs)
         close(on, off, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_graphs_are_freed_without_the_collector(name):
+    """Two orders of differentiation leave no reference cycles for memory to pile up in."""
+
+    def twice(example):
+        xs = live(example.inputs)
+        ys = tree.flatten(example(*xs))[0]
+        leaves = [x for x in tree.flatten(xs)[0] if isinstance(x, Tensor)]
+        ws = [backend.xp(core.raw(y)).ones_like(core.raw(y)) for y in ys]
+        gs = core.pull_back(ys, ws, leaves, create_graph=True)
+        core.pull_back(gs, [g.data for g in gs], leaves, create_graph=False)
+
+    examples = CASES[name].inputs()
+    for example in examples:
+        twice(example)  # fills caches
+    gc.collect()
+    gc.disable()
+    try:
+        for example in examples:
+            twice(example)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def strided(x):
