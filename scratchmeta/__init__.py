@@ -7,16 +7,23 @@ ops/fused -> kernels/pairwise.
 
 from scratchmeta import algorithms, backend, data, episodes, losses, nn, ops, optim, tree
 from scratchmeta.core import Tensor, grad, hvp, no_grad, stop_gradient, value_and_grad, vjp
+from scratchmeta.evaluation import evaluate
+from scratchmeta.gradcheck import GradientError, NonSmoothPoint, gradcheck
+from scratchmeta.training import train
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GradientError",
+    "NonSmoothPoint",
     "Tensor",
     "algorithms",
     "backend",
     "data",
     "episodes",
+    "evaluate",
     "grad",
+    "gradcheck",
     "hvp",
     "losses",
     "nn",
@@ -24,6 +31,7 @@ __all__ = [
     "ops",
     "optim",
     "stop_gradient",
+    "train",
     "tree",
     "value_and_grad",
     "vjp",
