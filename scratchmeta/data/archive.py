@@ -5,6 +5,7 @@ folder, follow a link, expand to fill the memory, stop half-way) ends here in on
 the file.
 """
 
+import os
 import stat
 import zipfile
 import zlib
@@ -33,16 +34,20 @@ def members(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _folder(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
-    for file in files(path):
-        if file.stat().st_size > max_bytes:
-            raise DataError(f"{file}: at most {max_bytes} bytes wanted, got {file.stat().st_size}")
+    for name in files(path):
+        file = Path(name)
+        if (size := file.stat().st_size) > max_bytes:
+            raise DataError(f"{file}: at most {max_bytes} bytes wanted, got {size}")
         yield f"{path.name}/{file.relative_to(path).as_posix()}", file.read_bytes()
 
 
-def files(folder: Path) -> list[Path]:
-    """List the files below a folder, sorted, without the operating system's own."""
-    below = (file for file in folder.rglob("*") if not _is_litter(file.relative_to(folder).parts))
-    return sorted(file for file in below if file.is_file())
+def files(folder: Path) -> list[str]:
+    """List the paths of all files below a folder, sorted, without the operating system's own."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = (name for name in folders if not _is_litter([name]))
+        found += [os.path.join(where, name) for name in names if not _is_litter([name])]
+    return sorted(found)
 
 
 def _zip(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ characters.
 
 import hashlib
 import io
+import os
 import re
 import struct
 from pathlib import Path
@@ -166,8 +167,8 @@ def _stored(path: Path, part: str, size: int) -> Arrays:
 
 def _identity(path: Path) -> str:
     """Return what changes when the data may have changed: names, sizes and times."""
-    content = [path] if path.is_file() else files(path)
-    stats = [(str(file), file.stat()) for file in content]
+    content = [str(path)] if path.is_file() else files(path)
+    stats = [(name, os.stat(name)) for name in content]
     return " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
 
 
