@@ -3,15 +3,19 @@
 Each is `fused` from its definition in `reference` and the kernels in the folder kernels/.
 """
 
+import numpy as np
+
+from scratchmeta.core import raw
 from scratchmeta.ops import reference
+from scratchmeta.ops.fused import fused
 from scratchmeta.ops.linalg import project
 from scratchmeta.ops.reference import (
     attention,
     channels,
     cosine_attention,
     lstm_gates,
-    norm_relu_pool,
 )
+from scratchmeta.ops.shape import broadcast_to
 
 __all__ = [
     "attention",
@@ -58,3 +62,69 @@ def lstm_cell(x, h, c, w_x, w_h, b):
     """
     z = project(x, w_x) + project(h, w_h)
     return lstm_gates(z + channels(b, z.ndim - b.ndim), c)
+
+
+# --- batch-norm, ReLU and max-pooling -----------------------------------------------------------
+# Kernel modules are imported by the first call: importing one imports Numba.
+
+
+def _norm_relu_pool(x, scale, offset, size, eps):
+    from scratchmeta.kernels import norm_pool
+
+    y, kept = norm_pool.norm_relu_pool(x, scale, offset, size, eps)
+    return (y,), kept
+
+
+def _norm_relu_pool_backward(gs, ys, kept, x, scale, offset, size, eps):
+    from scratchmeta.kernels import norm_pool
+
+    return (*norm_pool.norm_relu_pool_backward(*gs, kept, x, scale, size), None, None)
+
+
+def _norm_relu_pool_double_backward(us, gs, ys, kept, x, scale, offset, size, eps):
+    from scratchmeta.kernels import norm_pool
+
+    us = [
+        np.zeros_like(a) if u is None else u for u, a in zip(us, (x, scale, offset), strict=False)
+    ]
+    ug, ux, uscale = norm_pool.norm_relu_pool_double_backward(*us, *gs, kept, x, scale, size)
+    return ug, ux, uscale, None, None, None
+
+
+_fused_norm_relu_pool = fused(
+    reference.norm_relu_pool,
+    _norm_relu_pool,
+    _norm_relu_pool_backward,
+    _norm_relu_pool_double_backward,
+)
+
+
+def norm_relu_pool(x, scale, offset, size=2, eps=1e-5):
+    """Batch-norm by the batch's own statistics, ReLU and max-pooling of images (..., N, H, W, C).
+
+    x̂ = (x − μ) / √(σ² + ε), with μ, σ² over the N, H, W of each leading index;
+    y = max-pool(relu(scale x̂ + offset)), (..., N, ⌊H / size⌋, ⌊W / size⌋, C).
+
+    scale and offset are (C,) or have leading axes as x has. `size` 1 leaves the pooling out; rows
+    and columns left over are dropped. relu has slope 0 at 0, and where entries of a window tie, the
+    first in reading order gets the whole cotangent. Raises ValueError when the channels differ.
+    """
+    c = x.shape[-1]
+    if x.ndim < 4 or scale.shape[-1:] != (c,) or offset.shape[-1:] != (c,):
+        raise ValueError(
+            "norm_relu_pool: wanted images (..., N, H, W, C), scale and offset (..., C), "
+            f"got {x.shape}, {scale.shape}, {offset.shape}"
+        )
+    if (
+        not isinstance(raw(x), np.ndarray)
+        or size not in (1, 2)
+        or not x.dtype == scale.dtype == offset.dtype
+    ):
+        return reference.norm_relu_pool(x, scale, offset, size, eps)
+    lead = np.broadcast_shapes(x.shape[:-4], scale.shape[:-1], offset.shape[:-1])
+    if x.shape[:-4] != lead:
+        x = broadcast_to(x, (*lead, *x.shape[-4:]))
+    scale, offset = (
+        p if p.shape == (*lead, c) else broadcast_to(p, (*lead, c)) for p in (scale, offset)
+    )
+    return _fused_norm_relu_pool(x, scale, offset, size, eps)
