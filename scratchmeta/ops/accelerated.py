@@ -45,11 +45,46 @@ def pairwise_distance(x, y, metric="sqeuclidean", weight=None):
         raise ValueError(
             f"pairwise_distance: wanted y with the {x.shape[-1]} features of x, got shape {y.shape}"
         )
+    x, y = _alike(x, y)
     if metric == "cityblock":
-        return reference.cityblock(x, y, weight)
+        return _cityblock(x, y) if weight is None else _weighted_cityblock(x, y, weight)
     if weight is not None:
         raise ValueError(f"pairwise_distance: weight goes with 'cityblock', not with {metric!r}")
-    return reference.sqeuclidean(x, y) if metric == "sqeuclidean" else reference.cosine(x, y)
+    return _sqeuclidean(x, y) if metric == "sqeuclidean" else _cosine(x, y)
+
+
+def _alike(*arrays):
+    """Arrays (..., N, D) with their leading axes broadcast against one another, as kernels want."""
+    lead = np.broadcast_shapes(*(a.shape[:-2] for a in arrays))
+    return [a if a.shape[:-2] == lead else broadcast_to(a, (*lead, *a.shape[-2:])) for a in arrays]
+
+
+def _pairwise():
+    from scratchmeta.kernels import pairwise
+
+    return pairwise
+
+
+_sqeuclidean = fused(
+    reference.sqeuclidean,
+    lambda x, y: ((_pairwise().sqeuclidean(x, y),), None),
+    lambda gs, ys, kept, x, y: _pairwise().sqeuclidean_backward(*gs, x, y),
+)
+_cityblock = fused(
+    reference.cityblock,
+    lambda x, y: ((_pairwise().cityblock(x, y),), None),
+    lambda gs, ys, kept, x, y: _pairwise().cityblock_backward(*gs, x, y)[:2],
+)
+_weighted_cityblock = fused(
+    reference.cityblock,
+    lambda x, y, weight: ((_pairwise().cityblock(x, y, weight),), None),
+    lambda gs, ys, kept, x, y, weight: _pairwise().cityblock_backward(*gs, x, y, weight),
+)
+_cosine = fused(
+    reference.cosine,
+    lambda x, y: ((_pairwise().cosine(x, y),), None),
+    lambda gs, ys, kept, x, y: _pairwise().cosine_backward(*gs, x, y),
+)
 
 
 def lstm_cell(x, h, c, w_x, w_h, b):

@@ -4,20 +4,30 @@ What a kernel computes fast is stated here slowly: these functions are different
 by the engine alone, they answer when kernels are off, and every kernel is checked against them.
 """
 
+import numpy as np
+
+from scratchmeta.core import raw
 from scratchmeta.ops.conv import max_pool2d
-from scratchmeta.ops.elementwise import abs, multiply, relu, sigmoid, sqrt, square, tanh
+from scratchmeta.ops.elementwise import (
+    abs,
+    multiply,
+    relu,
+    sigmoid,
+    sqrt,
+    square,
+    tanh,
+    where,
+)
 from scratchmeta.ops.linalg import matmul
 from scratchmeta.ops.reduction import mean, softmax, sum
 from scratchmeta.ops.shape import expand_dims, matrix_transpose, reshape, split
 
-# Added to |x|² before the square root, so that a zero vector has cosine 0 with everything and a
-# finite gradient there.
-COSINE_EPS = 1e-12
-
 
 def unit(x):
-    """x / √(|x|² + ε) along the last axis: x at length 1, and 0 where x is 0."""
-    return x / sqrt(sum(square(x), axis=-1, keepdims=True) + COSINE_EPS)
+    """x / |x| along the last axis; 0, with gradient 0, where |x|² is less than a normal number."""
+    square_length = sum(square(x), axis=-1, keepdims=True)
+    zero = raw(square_length) < np.finfo(x.dtype).tiny
+    return x * where(zero, 0.0, 1.0 / sqrt(where(zero, 1.0, square_length)))
 
 
 def sqeuclidean(x, y):
@@ -27,8 +37,10 @@ def sqeuclidean(x, y):
 
 def cityblock(x, y, weight=None):
     """d[n, m] = Σ_d w[d] |x[n, d] − y[m, d]|, with w = 1 when no weight is given."""
-    difference = abs(expand_dims(x, -2) - expand_dims(y, -3))
-    return sum(difference if weight is None else multiply(difference, weight), axis=-1)
+    difference = abs(expand_dims(x, -2) - expand_dims(y, -3))  # (..., N, M, D)
+    if weight is not None:
+        difference = multiply(difference, channels(weight, 2))
+    return sum(difference, axis=-1)
 
 
 def cosine(x, y):

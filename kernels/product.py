@@ -1,0 +1,123 @@
+"""Matrix products inside Numba kernels, at the speed of the best libraries, for operands in cache.
+
+    product(a, b, c)       c  = a b
+    add_product(a, b, c)   c += a b        a (R, K) of any strides, b (K, W) and c (R, W) with contiguous rows
+
+R must be a multiple of ROWS and W of `lanes(dtype)`: kernels round their scratch arrays up. Nothing is checked.
+
+A kernel that calls these on tiles of its own needs no BLAS, whose threads would have to take turns
+with Numba's, and can use a tile while it is in the cache.
+
+Numba has no vectors, and its loops keep no vector of partial sums in registers. So the innermost step is
+written in LLVM's intermediate language: 4 rows x 3 vectors of c stay in 12 registers while k runs,
+
+    for k:  y0, y1, y2 = b[k, j : j + 3 vectors];   for each of 4 rows:  c_row += a[row, k] · (y0, y1, y2)
+
+which is 12 multiply-adds for 7 loads: the arithmetic, not the loads, sets the pace.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, register_jitable
+
+ROWS = 4
+_VECTOR_BYTES = 32
+_CONTRACT = ("contract",)  # a multiplication and an addition may become one instruction
+
+
+def lanes(dtype) -> int:
+    """Numbers of this dtype in a vector."""
+    return _VECTOR_BYTES // dtype.itemsize
+
+
+def _tile(vectors: int, adding: bool):
+    """c[i : i + ROWS, j : j + vectors] (+)= a[i : i + ROWS] b, with partial sums in registers."""
+
+    def generate(context, builder, signature, args):
+        a, b, c = (
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args[:3], args[:3], strict=True)
+        )
+        i, j = args[3:]
+        real = context.get_value_type(signature.args[0].dtype)
+        itemsize = context.get_abi_sizeof(real)
+        vector = ir.VectorType(real, _VECTOR_BYTES // itemsize)
+        a_steps, b_steps, c_steps = (cgutils.unpack_tuple(builder, x.strides) for x in (a, b, c))
+        depth = cgutils.unpack_tuple(builder, a.shape)[1]
+
+        def number(value):
+            return ir.Constant(i.type, value)
+
+        def pointer(array, offset, kind):
+            address = builder.add(builder.ptrtoint(array.data, i.type), offset)
+            return builder.inttoptr(address, kind.as_pointer())
+
+        def load(array, offset, kind):
+            return builder.load(pointer(array, offset, kind), align=itemsize)
+
+        row_offsets = [builder.mul(builder.add(i, number(r)), a_steps[0]) for r in range(ROWS)]
+        columns = [
+            builder.add(builder.mul(j, number(itemsize)), number(v * _VECTOR_BYTES))
+            for v in range(vectors)
+        ]
+        results = [
+            builder.add(builder.mul(builder.add(i, number(r)), c_steps[0]), column)
+            for r in range(ROWS)
+            for column in columns
+        ]
+        # LLVM turns these variables into registers
+        sums = [cgutils.alloca_once(builder, vector) for _ in results]
+        for total, offset in zip(sums, results, strict=True):
+            start = load(c, offset, vector) if adding else ir.Constant(vector, None)
+            builder.store(start, total)
+
+        with cgutils.for_range(builder, depth, intp=i.type) as loop:
+            b_row = builder.mul(loop.index, b_steps[0])
+            ys = [load(b, builder.add(b_row, column), vector) for column in columns]
+            for r in range(ROWS):
+                offset = builder.add(row_offsets[r], builder.mul(loop.index, a_steps[1]))
+                x = load(a, offset, real)
+                x = builder.insert_element(ir.Constant(vector, ir.Undefined), x, number(0))
+                everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+                x = builder.shuffle_vector(x, x, everywhere)
+                for y, total in zip(ys, sums[r * vectors :], strict=False):
+                    term = builder.fmul(x, y, flags=_CONTRACT)
+                    total_so_far = builder.load(total)
+                    builder.store(builder.fadd(total_so_far, term, flags=_CONTRACT), total)
+
+        for total, offset in zip(sums, results, strict=True):
+            builder.store(builder.load(total), pointer(c, offset, vector), align=itemsize)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(typing_context, a, b, c, i, j):
+        return types.void(a, b, c, types.intp, types.intp), generate
+
+    return tile
+
+
+def _product(adding: bool):
+    """The product made of tiles of three vectors, and two or one at the right edge."""
+    tile3, tile2, tile1 = (_tile(vectors, adding) for vectors in (3, 2, 1))
+
+    @register_jitable
+    def product(a, b, c):
+        vector = _VECTOR_BYTES // a.itemsize
+        j = 0
+        while j < b.shape[1]:
+            vectors = min(3, (b.shape[1] - j) // vector)
+            # the same columns of b for all rows, while they are in the first-level cache
+            for i in range(0, a.shape[0], ROWS):
+                if vectors == 3:
+                    tile3(a, b, c, i, j)
+                elif vectors == 2:
+                    tile2(a, b, c, i, j)
+                else:
+                    tile1(a, b, c, i, j)
+            j += vectors * vector
+
+    return product
+
+
+product, add_product = _product(adding=False), _product(adding=True)
