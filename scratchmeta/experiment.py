@@ -27,6 +27,7 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     """The datasets of a configuration.
 
     Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`; None is SCRATCHMETA_DATA's.
+    In Lake's split only training characters are turned, in Vinyals' all.
     Raises ValueError when a folder is needed and none was given.
     """
     options = config.dataset
@@ -39,14 +40,14 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
                 for split in ("train", "val", "test")
             )
         )
-    lake = ("background-train", "background-val", "evaluation")
-    vinyals = ("train", "val", "test")
     root = _omniglot_root(data_dir)
+    if options.split == "lake":  # augmented in training; tested on the characters as they are
+        names, turns = ("background-train", "background-val", "evaluation"), "none"
+    else:  # Vinyals et al. test on turned characters too
+        names, turns = ("train", "val", "test"), options.rotations
     return Splits(
-        *(
-            data.Omniglot(root, split, options.image_size, options.rotations)
-            for split in (lake if options.split == "lake" else vinyals)
-        )
+        data.Omniglot(root, names[0], options.image_size, options.rotations),
+        *(data.Omniglot(root, name, options.image_size, turns) for name in names[1:]),
     )
 
 

@@ -276,14 +276,14 @@ _PROTOTYPICAL = {
     ("glyphs", "quick"): _of(
         Prototypical(),
         Glyphs(),
-        Conv4(channels=32),
+        Conv4(),
         Training(
-            n_way=20, n_query=5, test_way=5, steps=300, validate_every=50, validation_episodes=100
+            n_way=20, n_query=5, test_way=5, steps=300, validate_every=50, validation_episodes=50
         ),
     ),
     ("omniglot", "quick"): _of(
         Prototypical(),
-        Omniglot(),
+        Omniglot(rotations="classes"),
         Conv4(),
         Training(n_way=20, n_query=5, test_way=5, steps=2000, halve_every=500, validate_every=200),
     ),

@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, start: int = 0, shown: bool = True) -> None:
         self.label, self.total, self.start, self.shown = label, total, start, shown
-        self.done, self.note = start, ""
+        self.done, self.note, self.said = start, "", start
         self.began = self.reported = time.monotonic()
         self.bar = None
 
@@ -45,7 +45,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.done > self.start:
+        if self.done > self.said:
             self._report()
         if self.bar is not None:
             self.bar.stop()
@@ -58,13 +58,12 @@ class Progress:
             self._report()
 
     def _report(self) -> None:
-        self.reported = time.monotonic()
+        self.reported, self.said = time.monotonic(), self.done
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done, note=self.note)
-        if self.bar is not None or not self.shown:
-            return
-        parts = [f"{self.label} {self.done}/{self.total}", self.note]
-        if self.done < self.total:
-            pace = (self.reported - self.began) / (self.done - self.start)
-            parts.append(f"{pace * (self.total - self.done):.0f} s left")
-        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        elif self.shown:
+            parts = [f"{self.label} {self.done}/{self.total}", self.note]
+            if self.done < self.total:
+                pace = (self.reported - self.began) / (self.done - self.start)
+                parts.append(f"{pace * (self.total - self.done):.0f} s left")
+            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
