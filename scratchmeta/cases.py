@@ -266,6 +266,7 @@ def power(rng):
     yield call(ops.power, normal(rng, 4), 0.0)
     yield call(ops.power, away_from_zero(rng, 4), -2)
     yield call(ops.power, 2.5, normal(rng, 4))
+    yield call(ops.power, 0.5, normal(rng, 4))
 
 
 @row("operation")
@@ -505,6 +506,7 @@ def einsum(rng):
     yield call(ops.einsum, "ij,jk,k->i", normal(rng, 2, 3), normal(rng, 3, 4), normal(rng, 4))
     yield call(ops.einsum, "ijk->j", normal(rng, 2, 3, 2))
     yield call(ops.einsum, "ij,ij->ij", normal(rng, 2, 1), normal(rng, 2, 3))
+    yield call(ops.einsum, "nd,md->nm", normal(rng, 0, 3), normal(rng, 2, 3))
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -565,6 +567,7 @@ def conv2d_weight(rng):
 def max_pool2d(rng):
     yield call(ops.max_pool2d, distinct(rng, 2, 4, 4, 2))
     yield call(ops.max_pool2d, distinct(rng, 2, 1, 5, 3, 1))
+    yield call(ops.max_pool2d, distinct(rng, 1, 4, 5, 1))
     yield call(ops.max_pool2d, distinct(rng, 1, 7, 6, 1), size=3)
 
 

@@ -161,7 +161,7 @@ def einsum(subscripts, *operands):
     sizes = {}
     for s, x in zip(inputs, operands, strict=True):
         for letter, n in zip(s, x.shape, strict=True):
-            sizes[letter] = max(n, sizes.get(letter, 1))
+            sizes[letter] = n if sizes.get(letter, 1) == 1 else sizes[letter]
     out = np.zeros([sizes[letter] for letter in output])
     for place in every(sizes.values()):
         at = dict(zip(sizes, place, strict=True))

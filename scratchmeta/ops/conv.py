@@ -20,7 +20,7 @@ import math
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive, raw
 from scratchmeta.ops.reduction import mean
-from scratchmeta.ops.shape import broadcast_to, getitem, pad, reshape, sum_to
+from scratchmeta.ops.shape import getitem, pad, reshape, sum_to
 
 # Columns are made for as many images at a time as fit into this many bytes: about a core's share of
 # the cache on a CPU; on a GPU enough to fill the card.
@@ -233,7 +233,7 @@ def _unpool(g, y, x, size=2):
     """The cotangent of every window's maximum, put where the maximum was."""
     mask = _first_largest(raw(y), raw(_windows(x, size)), size)
     *lead, out_h, out_w, c = g.shape
-    gx = broadcast_to(reshape(g, (*lead, out_h, 1, out_w, 1, c)), mask.shape) * mask
+    gx = reshape(g, (*lead, out_h, 1, out_w, 1, c)) * mask
     gx = reshape(gx, (*lead, out_h * size, out_w * size, c))
     h, w = x.shape[-3] - out_h * size, x.shape[-2] - out_w * size
     return pad(gx, [(0, 0)] * len(lead) + [(0, h), (0, w), (0, 0)]) if h or w else gx
