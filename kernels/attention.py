@@ -1,0 +1,326 @@
+"""Attention, out_i = Σ_j softmax_j(scale_i · score(q_i, k_j)) v_j, without its Q x N matrix when that is large.
+
+Arrays: query (B.., Q, D), keys (B.., N, D), values (B.., N, V), out (B.., Q, V), logsumexp (B.., Q).
+The score is the cosine q̂ · k̂ (`unit` says what a zero vector does: cosine 0, gradient 0) or the dot
+product q · k. Both reduce to scores s_ij = q'_i · k'_j of q' = scale q̂ and k' = k̂ (or scale q and k):
+
+    ℓ_i = log Σ_j exp s_ij        p_ij = exp(s_ij − ℓ_i)        out_i = Σ_j p_ij v_j
+
+A block of keys at a time, with m the largest score so far (online softmax):
+
+    m ← max(m, max_j s_j)     z ← z e^(m_old − m) + Σ_j e^(s_j − m)     o ← o e^(m_old − m) + Σ_j e^(s_j − m) v_j
+    out = o / z               ℓ = m + log z
+
+Backward, for the cotangent g (B.., Q, V) of out; the scores are computed again, a block at a time:
+
+    δ_i = g_i · out_i               u_ij = p_ij (g_i · v_j − δ_i), the cotangent of s_ij
+    gv_j = Σ_i p_ij g_i             gk'_j = Σ_i u_ij q'_i           gq'_i = Σ_j u_ij k'_j
+    gq̂_i = scale_i gq'_i            gscale_i = Σ_j u_ij q̂_i · k̂_j = q̂_i · gq'_i
+
+With no keys at all, out is 0. Leading axes are a batch (tasks, heads), the same in all arrays;
+broadcasting them is the caller's job. All arrays are float32 or all are float64, of any memory
+layout. The online softmax is that of Milakov and Gimelshein (2018), the blocked backward pass that of
+Dao et al. (2022, algorithm 4). The derivation is in docs/derivations/attention.md.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numba import prange
+
+import numba
+import numpy as np
+from numba import prange
+
+from .elementary import exp
+from .product import ROWS, add_product, lanes, product
+from .runtime import PARALLEL_WORK, CudaSource, dense, module_of, serial_and_parallel
+from .unit import unit, unit_backward
+
+_FEW_QUERIES = 16  # up to this many, packing the keys into tiles costs more than it saves
+_QUERIES = 96  # in a tile, a multiple of three vectors
+_KEYS = 64  # in a tile, a multiple of ROWS
+_CUDA_TILE = 64  # queries, keys and features in a tile of the CUDA kernels, for 16 x 16 threads
+
+
+@serial_and_parallel
+def _attention(q, k, v, out, lse):
+    # q (B, Q, D), k (B, N, D), v (B, N, V) -> out (B, Q, V), lse (B, Q): one query after another
+    zero, n = q.dtype.type(0), k.shape[1]
+    for t in prange(lse.size):
+        b, i = t // lse.shape[1], t % lse.shape[1]
+        p = np.empty(n, q.dtype)
+        top = -q.dtype.type(np.inf)
+        for j in range(n):
+            s = zero
+            for d in range(q.shape[2]):
+                s += q[b, i, d] * k[b, j, d]
+            p[j] = s
+            top = s if s > top else top
+        z = zero
+        for j in range(n):
+            p[j] = exp(p[j] - top)
+            z += p[j]
+        out[b, i] = zero
+        for j in range(n):
+            for d in range(v.shape[2]):
+                out[b, i, d] += p[j] / z * v[b, j, d]
+        lse[b, i] = top + np.log(z)
+
+
+@serial_and_parallel
+def _attention_backward(g, q, k, v, out, lse, gq, gk, gv):
+    # gq, gk and gv come filled with zeros
+    zero, n = q.dtype.type(0), k.shape[1]
+    for b in prange(q.shape[0]):
+        p, u = np.empty(n, q.dtype), np.empty(n, q.dtype)
+        for i in range(q.shape[1]):
+            delta = zero
+            for d in range(v.shape[2]):
+                delta += g[b, i, d] * out[b, i, d]
+            for j in range(n):
+                s = gp = zero
+                for d in range(q.shape[2]):
+                    s += q[b, i, d] * k[b, j, d]
+                for d in range(v.shape[2]):
+                    gp += g[b, i, d] * v[b, j, d]
+                p[j], u[j] = s, gp
+            for j in range(n):
+                p[j] = exp(p[j] - lse[b, i])
+                u[j] = p[j] * (u[j] - delta)
+            for j in range(n):
+                for d in range(v.shape[2]):
+                    gv[b, j, d] += p[j] * g[b, i, d]
+                for d in range(q.shape[2]):
+                    gq[b, i, d] += u[j] * k[b, j, d]
+                for d in range(q.shape[2]):
+                    gk[b, j, d] += u[j] * q[b, i, d]
+
+
+@serial_and_parallel
+def _attention_in_tiles(qt, k, v, n, ot, lse):
+    # qt (B, blocks, D', I), k (B, N', D'), v (B, N', V'), the first n keys count
+    # -> ot (B, blocks, V', I), lse (B, blocks, I)
+    blocks, width, keys = qt.shape[1], qt.shape[3], k.shape[1]
+    for t in prange(qt.shape[0] * blocks):
+        b, block = t // blocks, t % blocks
+        q, o = qt[b, block], ot[b, block]
+        scores, z = np.empty((_KEYS, width), q.dtype), np.zeros(width, q.dtype)
+        top, m = np.full(width, -np.inf, q.dtype), np.empty(width, q.dtype)
+        o[:] = 0
+        for first in range(0, keys, _KEYS):
+            end = min(keys, first + _KEYS)
+            # transposed, keys x queries: no loop below has to add or compare along a vector
+            p = scores[: end - first]
+            product(k[b, first:end], q, p)
+            p[n - first :] = -np.inf
+            m[:] = top
+            for j in range(0, end - first, ROWS):
+                p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
+                for i in range(width):
+                    m[i] = max(m[i], max(max(p0[i], p1[i]), max(p2[i], p3[i])))
+            for i in range(width):
+                top[i] = exp(top[i] - m[i])
+                z[i] *= top[i]
+            for d in range(o.shape[0]):
+                for i in range(width):
+                    o[d, i] *= top[i]
+            for j in range(end - first):
+                for i in range(width):
+                    p[j, i] = exp(p[j, i] - m[i])
+                    z[i] += p[j, i]
+            add_product(v[b, first:end].T, p, o)
+            top[:] = m
+        for d in range(o.shape[0]):
+            for i in range(width):
+                o[d, i] /= z[i]
+        for i in range(width):
+            lse[b, block, i] = top[i] + np.log(z[i])
+
+
+@serial_and_parallel
+def _attention_backward_in_tiles(g, gt, q, qt, k, v, n, delta, lse, gqt, gk, gv):
+    # g (B, blocks, I, V'), q (B, blocks, I, D'), gt and qt the same transposed, k (B, N', D'),
+    # v (B, N', V'), the first n keys count, delta and lse (B, blocks, I)
+    # -> gqt (B, C, blocks, D', I): C parts to add, gk (B, N', D'), gv (B, N', V'); all come as zeros
+    blocks, width, keys, chunks = qt.shape[1], qt.shape[3], k.shape[1], gqt.shape[1]
+    tiles = (keys + _KEYS - 1) // _KEYS
+    for t in prange(qt.shape[0] * chunks):
+        b, c = t // chunks, t % chunks
+        scores, products = np.empty((_KEYS, width), q.dtype), np.empty((_KEYS, width), q.dtype)
+        for tile in range(tiles * c // chunks, tiles * (c + 1) // chunks):
+            first, end = tile * _KEYS, min(keys, tile * _KEYS + _KEYS)
+            p, u = scores[: end - first], products[: end - first]  # transposed, keys x queries
+            for block in range(blocks):
+                ell, mean = lse[b, block], delta[b, block]
+                product(k[b, first:end], qt[b, block], p)
+                product(v[b, first:end], gt[b, block], u)
+                for j in range(min(n, end) - first):
+                    for i in range(width):
+                        p[j, i] = exp(p[j, i] - ell[i])
+                        u[j, i] = p[j, i] * (u[j, i] - mean[i])
+                add_product(p, g[b, block], gv[b, first:end])
+                add_product(u, q[b, block], gk[b, first:end])
+                add_product(k[b, first:end].T, u, gqt[b, c, block])
+
+
+_cuda = CudaSource(Path(__file__).with_suffix(".cu"))
+
+
+def _padded(x, rows, columns):
+    """x (B, R, C) with R and C rounded up to multiples, by zeros."""
+    b, r, c = x.shape
+    shape = b, -(-r // rows) * rows, -(-c // columns) * columns
+    if shape == x.shape:
+        return x
+    out = np.zeros(shape, x.dtype)
+    out[:, :r, :c] = x
+    return out
+
+
+def _in_blocks(x):
+    """x (B, Q, D) as padded blocks (B, blocks, I, D'), and those transposed."""
+    vector = lanes(x.dtype)
+    width = min(_QUERIES, -(-x.shape[1] // vector) * vector)
+    x = _padded(x, width, vector)
+    x = x.reshape(x.shape[0], -1, width, x.shape[2])
+    return x, np.ascontiguousarray(x.swapaxes(2, 3))
+
+
+def _from_blocks(xt, rows, columns):
+    """x (B, R, C) out of transposed blocks (B, blocks, C', I)."""
+    x = xt.swapaxes(2, 3).reshape(xt.shape[0], -1, xt.shape[2])
+    return np.ascontiguousarray(x[:, :rows, :columns])
+
+
+def _attention_cpu(q, k, v):
+    """out and logsumexp of q (B, Q, D), k (B, N, D), v (B, N, V)."""
+    (b, queries, d), (_, n, depth) = q.shape, v.shape
+    parallel = b * queries * n * (d + depth) >= PARALLEL_WORK
+    if queries <= _FEW_QUERIES or n == 0:
+        out, lse = np.empty((b, queries, depth), q.dtype), np.empty((b, queries), q.dtype)
+        _attention[parallel](q, k, v, out, lse)
+        return out, lse
+    _, qt = _in_blocks(q)
+    k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
+    ot = np.empty((b, qt.shape[1], v.shape[2], qt.shape[3]), q.dtype)
+    lse = np.empty((b, qt.shape[1], qt.shape[3]), q.dtype)
+    _attention_in_tiles[parallel](qt, k, v, n, ot, lse)
+    return _from_blocks(ot, queries, depth), np.ascontiguousarray(lse.reshape(b, -1)[:, :queries])
+
+
+def _attention_backward_cpu(g, q, k, v, out, lse):
+    """gq, gk and gv."""
+    (b, queries, d), (_, n, depth) = q.shape, v.shape
+    parallel = b * queries * n * (d + depth) >= PARALLEL_WORK
+    if queries <= _FEW_QUERIES or n == 0:
+        gq, gk, gv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+        _attention_backward[parallel](g, q, k, v, out, lse, gq, gk, gv)
+        return gq, gk, gv
+    (q, qt), (gb, gt) = _in_blocks(q), _in_blocks(g)
+    delta = np.einsum("bid,bid->bi", g, out)[..., None]
+    delta, lse = (_padded(x, qt.shape[3], 1).reshape(b, *qt.shape[1::2]) for x in (delta, lse[..., None]))
+    k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
+    # with few elements in the batch, threads share one; their parts of gq take no more than scores
+    chunks = max(1, min(numba.get_num_threads() // max(1, b), n // max(1, d))) if parallel else 1
+    gqt = np.zeros((b, chunks, *qt.shape[1:]), q.dtype)
+    gk, gv = np.zeros_like(k), np.zeros_like(v)
+    _attention_backward_in_tiles[parallel](gb, gt, q, qt, k, v, n, delta, lse, gqt, gk, gv)
+    gk, gv = (np.ascontiguousarray(x[:, :n, :size]) for x, size in ((gk, d), (gv, depth)))
+    return _from_blocks(gqt.sum(axis=1), queries, d), gk, gv
+
+
+def _attention_cuda(q, k, v):
+    (b, queries, d), (_, n, depth) = q.shape, v.shape
+    xp = module_of(q)
+    out, lse = xp.empty((b, queries, depth), q.dtype), xp.empty((b, queries), q.dtype)
+    if lse.size:
+        tiles = b * _tiles(queries) * max(1, _tiles(depth))
+        _cuda("attention", q.dtype)((tiles,), (16, 16), (q, k, v, out, lse, queries, n, d, depth))
+    return out, lse
+
+
+def _attention_backward_cuda(g, q, k, v, out, lse):
+    (b, queries, d), (_, n, depth) = q.shape, v.shape
+    xp = module_of(q)
+    gq, gk, gv = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
+    delta = (g * out).sum(axis=-1)
+    sizes = queries, n, d, depth
+    if gq.size:
+        launch = _cuda("attention_backward_queries", q.dtype)
+        launch((b * _tiles(queries) * _tiles(d),), (16, 16), (g, q, k, v, delta, lse, gq, *sizes))
+    if gk.size or gv.size:
+        launch = _cuda("attention_backward_keys", q.dtype)
+        tiles = b * _tiles(n) * _tiles(max(d, depth))
+        launch((tiles,), (16, 16), (g, q, k, v, delta, lse, gk, gv, *sizes))
+    return gq, gk, gv
+
+
+def _tiles(size):
+    return -(-size // _CUDA_TILE)
+
+
+def _flat(x, axes=2):
+    """x (B.., ...) with its leading axes as one."""
+    lead = x.ndim - axes
+    return x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
+
+
+def _column_of(kernel, query, keys, values, scale, score):
+    """The scale, to multiply query with; ValueError where the arguments do not agree."""
+    lead = query.shape[:-2]
+    agree = query.ndim >= 2 and keys.shape[:-2] == values.shape[:-2] == lead
+    if not agree or query.shape[-1] != keys.shape[-1] or keys.shape[-2] != values.shape[-2]:
+        raise ValueError(
+            f"{kernel}: wanted query (B.., Q, D), keys (B.., N, D), values (B.., N, V), "
+            f"got {query.shape}, {keys.shape}, {values.shape}"
+        )
+    if score not in ("cosine", "dot"):
+        raise ValueError(f"{kernel}: wanted score 'cosine' or 'dot', got {score!r}")
+    if isinstance(scale, (int, float)):
+        return scale
+    if scale.shape in ((), lead):
+        return scale[..., None, None]
+    if scale.shape == query.shape[:-1]:
+        return scale[..., None]
+    raise ValueError(
+        f"{kernel}: wanted scale a number, (B..) or (B.., Q), got {scale.shape}, query {query.shape}"
+    )
+
+
+def attention(query, keys, values, scale=1.0, score="cosine"):
+    """(out, logsumexp): out (B.., Q, V) = softmax(scale · score(query, keys)) values.
+
+    score is "cosine" or "dot"; scale is a number or an array (B..) or (B.., Q). logsumexp (B.., Q) is
+    what the backward pass needs.
+    """
+    column = _column_of("attention", query, keys, values, scale, score)
+    q, k = (unit(query)[0], unit(keys)[0]) if score == "cosine" else (query, keys)
+    q, k, v = dense("attention", q * column, k, values)
+    run = _attention_cpu if isinstance(q, np.ndarray) else _attention_cuda
+    out, lse = run(_flat(q), _flat(k), _flat(v))
+    return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
+
+
+def attention_backward(g, query, keys, values, out, logsumexp, scale=1.0, score="cosine"):
+    """(gquery, gkeys, gvalues, gscale) for the cotangent g (B.., Q, V) of out; gscale has scale's shape."""
+    column = _column_of("attention_backward", query, keys, values, scale, score)
+    if g.shape != (*query.shape[:-1], values.shape[-1]):
+        raise ValueError(f"attention_backward: wanted g {out.shape}, got {g.shape}")
+    cosine = score == "cosine"
+    (q, rq), (k, rk) = (unit(query), unit(keys)) if cosine else ((query, None), (keys, None))
+    arrays = dense("attention_backward", g, q * column, k, values, out)
+    run = _attention_backward_cpu if isinstance(q, np.ndarray) else _attention_backward_cuda
+    (lse,) = dense("attention_backward", logsumexp)
+    gq, gk, gv = run(*(_flat(x) for x in arrays), _flat(lse, 1))
+    gq, gk, gv = gq.reshape(q.shape), gk.reshape(k.shape), gv.reshape(values.shape)
+    gscale = (gq * q).sum(axis=-1)
+    if isinstance(scale, (int, float)) or scale.ndim == 0:
+        gscale = gscale.sum()
+    elif scale.shape != gscale.shape:
+        gscale = gscale.sum(axis=-1)
+    gq = gq * column
+    if cosine:
+        gq, gk = unit_backward(gq, q, rq), unit_backward(gk, k, rk)
+    return gq, gk, gv, gscale
