@@ -71,7 +71,13 @@ class Case:
     def check(self, seed: int = 0) -> Report:
         """One report on all examples; raises GradientError or NonSmoothPoint where one fails."""
         settings = {"directions": self.directions, "analytic": self.analytic, "rng": seed}
-        reports = [example.check(self.name, **settings) for example in self.inputs(seed)]
+        reports = []
+        for k, example in enumerate(self.inputs(seed)):
+            try:
+                reports.append(example.check(self.name, **settings))
+            except (GradientError, NonSmoothPoint) as error:
+                where = f"inputs: scratchmeta.cases.CASES[{self.name!r}].inputs({seed})[{k}].inputs"
+                raise type(error)(f"{error}\n  {where}") from None
         return combine(self.name, reports)
 
 

@@ -264,10 +264,10 @@ max_pool2d, avg_pool2d = pool(max), pool(mean)
 
 
 def cosine(x, y):
-    """cos(x, y) with ε = 1e-12 added to each |x|²."""
+    """⟨x, y⟩ / (|x| |y|), and 0 where one of them is 0."""
     dot = math.fsum(a * b for a, b in zip(x, y, strict=True))
-    lengths = [math.sqrt(math.fsum(a * a for a in v) + 1e-12) for v in (x, y)]
-    return dot / lengths[0] / lengths[1]
+    lengths = math.hypot(*x) * math.hypot(*y)
+    return dot / lengths if lengths else 0.0
 
 
 def pairwise_distance(x, y, metric="sqeuclidean", weight=None):

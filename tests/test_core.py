@@ -1,10 +1,14 @@
 """The engine's traps, one test each; the backend's switches; trees."""
 
+import ast
+import doctest
 import gc
+import importlib
 import os
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -603,3 +607,60 @@ def test_lerp_and_astype():
     assert tree.lerp(a, b, 0.25)["w"].tolist() == [1.0, 2.5]
     assert tree.astype(a, np.float32)["w"].dtype == np.float32
     assert tree.to_numpy(tree.to_backend(a))["w"].tolist() == [0.0, 2.0]
+
+
+# --- the house ------------------------------------------------------------------------------------
+
+# From the ground up. A module may import those of lower storeys, and of its own package; one that
+# is not named here is on top: it may import any, and none below may import it.
+STOREYS = [
+    ["backend"],
+    ["tree"],
+    ["core"],
+    ["ops"],
+    ["slopes"],
+    ["diagnosis"],
+    ["gradcheck", "nn", "losses", "optim"],
+    ["data", "episodes"],
+    ["algorithms"],
+    ["cases"],
+]
+
+
+def imports(file):
+    """The parts of scratchmeta that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "scratchmeta":
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scratchmeta."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            parts = (name.name.split(".") for name in node.names)
+            yield from (p[1] for p in parts if p[0] == "scratchmeta" and len(p) > 1)
+
+
+def test_imports_only_look_down():
+    house = Path(core.__file__).parent
+    storey = {name: k for k, names in enumerate(STOREYS) for name in names}
+    for file in sorted(house.rglob("*.py")):
+        own = file.relative_to(house).parts[0].removesuffix(".py")
+        for other in imports(file):
+            if own in ("__init__", other) or other == "kernels":
+                continue
+            below = storey.get(other, len(STOREYS)) < storey.get(own, len(STOREYS) + 1)
+            assert below, f"{file.relative_to(house)} imports {other}, which is not below it"
+
+
+def test_kernels_know_no_autodiff():
+    """They take arrays and give arrays; operations import them, not the other way round."""
+    kernels = Path(core.__file__).parents[1] / "kernels"
+    for file in sorted(kernels.glob("*.py")):
+        assert set(imports(file)) <= {"backend", "kernels"}, file.name
+
+
+@pytest.mark.parametrize("name", ["backend", "core", "gradcheck", "tree"])
+def test_examples_in_docstrings(name):
+    module = importlib.import_module(f"scratchmeta.{name}")
+    failed, attempted = doctest.testmod(module, extraglobs={"np": np})
+    assert attempted > 0
+    assert failed == 0
