@@ -19,6 +19,7 @@ from scratchmeta.progress import Progress
 from scratchmeta.tree import to_backend, to_numpy
 
 CALIBRATION, VALIDATION, TEST = 2**61, 2**62, 2**63  # index of the first episode of each kind
+CALIBRATION_TASKS = 10
 CHUNK_VALUES = 2**18  # numbers in the images of one chunk, about 330 images of 28 x 28
 
 
@@ -94,9 +95,9 @@ def evaluate(
 
 
 def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) -> Any:
-    """The parameters after the algorithm's `calibrate` on fixed training episodes."""
+    """The parameters after the algorithm's `calibrate` on CALIBRATION_TASKS training episodes."""
     batch = episodes.sample(
-        dataset, *settings.shape, settings.tasks, seed=settings.seed, index=CALIBRATION
+        dataset, *settings.shape, CALIBRATION_TASKS, seed=settings.seed, index=CALIBRATION
     )
     return algorithm.calibrate(params, to_backend(batch))
 

@@ -367,15 +367,19 @@ def has_statistics(params: Tree) -> bool:
     return len(tree.paths(without_statistics(params))) < len(tree.paths(params))
 
 
-def average_statistics(params: Tree) -> Tree:
-    """Parameters whose stored statistics (T, C), of T tasks, are replaced by their mean over
-    tasks."""
-    if not isinstance(params, dict):
-        return params
-    averaged = {k: average_statistics(v) for k, v in params.items()}
-    if "scale" in params and "mean" in params:
+def average_statistics(*parts: Tree) -> Tree:
+    """Parameters whose batch-norm statistics (T, C) are averaged over all tasks of all parts.
+
+    The parts are the same parameters with the statistics of different tasks.
+    """
+    first = parts[0]
+    if not isinstance(first, dict):
+        return first
+    averaged = {k: average_statistics(*(part[k] for part in parts)) for k in first}
+    if "scale" in first and "mean" in first:
         for key in ("mean", "var"):
-            averaged[key] = averaged[key].reshape(-1, averaged[key].shape[-1]).mean(axis=0)
+            tasks = [part[key].reshape(-1, part[key].shape[-1]) for part in parts]
+            averaged[key] = ops.concat(tasks).mean(axis=0)
     return averaged
 
 

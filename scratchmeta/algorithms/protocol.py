@@ -113,7 +113,9 @@ class MetricLearner:
         """The parameters with the statistics that "running" wants, averaged over these tasks."""
         if self.batch_norm != "running":
             return params
-        images = ops.concat([episodes.support_x, episodes.query_x], axis=1)
         network = nn.without_statistics(params["network"])
-        filled = nn.average_statistics(self.network.with_statistics(network, images))
-        return {**params, "network": filled}
+        parts = [
+            self.network.with_statistics(network, ops.concat([e.support_x, e.query_x], axis=1))
+            for e in chunks(episodes, self.task_chunk)
+        ]
+        return {**params, "network": nn.average_statistics(*parts)}
