@@ -23,6 +23,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
 from scratchmeta import backend, tree
@@ -32,6 +33,7 @@ Tree = Any  # an array, or nested dicts, tuples and lists of arrays
 
 # Nodes are numbered by creation: every node is newer than its parents.
 _next_number = count().__next__
+_by_age = attrgetter("number")
 
 
 class Node:
@@ -195,14 +197,14 @@ def primitive(
             if kwargs:  # arrays given by name take their places, so that rules find them there
                 while len(args) < len(rules) and names[len(args)] in kwargs:
                     args += (kwargs.pop(names[len(args)]),)
-            parents = None
+            plain, parents = args, None
             for a in args:
                 if type(a) is Tensor:
+                    plain = [a.data if type(a) is Tensor else a for a in args]
                     parents = [
-                        None if type(a) is not Tensor or a.node is DEAD else a.node for a in args
+                        a.node if type(a) is Tensor and a.node is not DEAD else None for a in args
                     ]
                     break
-            plain = args if parents is None else [a.data if type(a) is Tensor else a for a in args]
             try:
                 out = forward(*plain, **kwargs)
             except OperationError:
@@ -242,46 +244,41 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
             if parent is not None and parent not in reachable and parent.number >= oldest:
                 reachable.add(parent)
                 stack.append(parent)
-    order = sorted(reachable, key=lambda node: node.number)
 
-    # Of these, the ones that depend on some x.
-    wanted = set(targets)
-    for node in order:
+    # Of these, the ones that depend on some x, oldest first.
+    path, wanted = [], set(targets)
+    for node in sorted(reachable, key=_by_age):
         if not wanted.isdisjoint(node.parents):
             wanted.add(node)
+            path.append(node)
 
     cotangents: dict[Node, Any] = {}
-
-    def accumulate(node, g):
-        present = cotangents.get(node)
-        cotangents[node] = g if present is None else present + g
-
     for y, g in zip(ys, gs, strict=True):
-        accumulate(y, g)
+        cotangents[y] = cotangents[y] + g if y in cotangents else g
 
     # Newest first: when a node's turn comes, everything that depends on it has already had its say.
-    for node in reversed(order):
-        if node not in wanted or node not in cotangents:
+    for node in reversed(path):
+        if node not in cotangents:
             continue
         g = cotangents[node] if node in targets else cotangents.pop(node)
-        op = node.op
-        if op is None:
-            if node.slot is not None:  # one of several outputs, whose op wants all their cotangents
-                (source,) = node.parents
-                cotangents.setdefault(source, [None] * len(source.out))[node.slot] = g
+        op, parents, args, out = node.op, node.parents, node.args, node.out
+        if op is None:  # one of several outputs, whose op wants all their cotangents
+            (source,) = parents
+            cotangents.setdefault(source, [None] * len(source.out))[node.slot] = g
             continue
-        parents, args, out = node.parents, node.args, node.out
         if create_graph:
             args = [a if p is None else Tensor(a, p) for a, p in zip(args, parents, strict=True)]
             out = Tensor(out, node) if type(out) is not tuple else out
-        if op.joint is not None:
-            for parent, gx in zip(parents, op.joint(g, out, *args, **node.kwargs), strict=True):
-                if parent in wanted and gx is not None:
-                    accumulate(parent, gx)
+        if op.joint is None:
+            gxs = [
+                rule(g, out, *args, **node.kwargs) if rule and parent in wanted else None
+                for rule, parent in zip(op.rules, parents, strict=False)
+            ]
         else:
-            for parent, rule in zip(parents, op.rules, strict=False):
-                if parent in wanted and rule is not None:
-                    accumulate(parent, rule(g, out, *args, **node.kwargs))
+            gxs = op.joint(g, out, *args, **node.kwargs)
+        for parent, gx in zip(parents, gxs, strict=False):
+            if gx is not None and parent in wanted:
+                cotangents[parent] = cotangents[parent] + gx if parent in cotangents else gx
     return cotangents
 
 
@@ -317,9 +314,10 @@ def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bo
 
 def _live_leaves(name: str, xs: Tree) -> tuple[list[Tensor], Any]:
     leaves, treedef = tree.flatten(xs)
-    for path, leaf in zip(tree.paths(xs), leaves, strict=True):
+    for i, leaf in enumerate(leaves):
         if type(leaf) is not Tensor or leaf.node is DEAD:
             kind = "a constant Tensor" if type(leaf) is Tensor else type(leaf).__name__
+            path = tree.paths(xs)[i]
             at = f" at {path!r}" if path else ""
             raise TypeError(
                 f"{name}: wanted live Tensors to differentiate with respect to, got {kind}{at}"

@@ -5,6 +5,7 @@ loop, on Tensors, through which the gradient flows. `lr` is a number or a schedu
 the number of steps already taken.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import ops, tree
+from scratchmeta.core import Tensor
 
 Tree = Any
 Schedule = Callable[[int], float]
@@ -27,6 +29,8 @@ def _rate(lr: float | Schedule, state: dict) -> float:
 
 def _root(v):
     """√v with derivative 0 at v = 0, where a parameter that never had a gradient stands."""
+    if not isinstance(v, Tensor):
+        return ops.sqrt(v)
     zero = v == 0
     return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, v)))
 
@@ -123,9 +127,10 @@ class Adam:
             grads = tree.map(lambda g, p: g + self.weight_decay * p, grads, params)
         m = tree.map(lambda m, g: b1 * m + (1 - b1) * g, state["m"], grads)
         v = tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state["v"], grads)
-        # The corrections are numbers: θ − lr/(1 − β₁ᵗ) m / (√v / √(1 − β₂ᵗ) + ε).
-        rate, root = lr / (1 - b1**t), (1 - b2**t) ** -0.5
-        new = tree.map(lambda p, m, v: p - rate * m / (root * _root(v) + self.eps), params, m, v)
+        # With c = √(1 − β₂ᵗ):  lr m̂ / (√v̂ + ε) = (c lr / (1 − β₁ᵗ)) m / (√v + c ε).
+        c = math.sqrt(1 - b2**t)
+        rate, eps = c * lr / (1 - b1**t), c * self.eps
+        new = tree.map(lambda p, m, v: p - rate * m / (_root(v) + eps), params, m, v)
         return new, {"step": step, "m": m, "v": v}
 
 

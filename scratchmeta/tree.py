@@ -13,8 +13,11 @@ from scratchmeta import backend
 Tree = Any
 
 
+_BRANCHES = (dict, list, tuple)
+
+
 def _is_leaf(node: Tree) -> bool:
-    return not isinstance(node, dict | list | tuple)
+    return not isinstance(node, _BRANCHES)
 
 
 def _like(node: Tree, children: list) -> Tree:
@@ -30,19 +33,19 @@ def map(f: Callable, *trees: Tree) -> Tree:
 
     Raises ValueError naming the keys where the forms differ.
     """
-    first, *others = trees
+    first = trees[0]
     if isinstance(first, dict):
-        for other in others:
+        for other in trees[1:]:
             if not isinstance(other, dict) or other.keys() != first.keys():
                 raise _differ(first, other)
         return {key: map(f, *[t[key] for t in trees]) for key in first}
-    if isinstance(first, list | tuple):
-        for other in others:
+    if isinstance(first, _BRANCHES):
+        for other in trees[1:]:
             if not isinstance(other, list | tuple) or len(other) != len(first):
                 raise _differ(first, other)
         return _like(first, [map(f, *row) for row in zip(*trees, strict=True)])
-    for other in others:
-        if not _is_leaf(other):
+    for other in trees[1:]:
+        if isinstance(other, _BRANCHES):
             raise _differ(first, other)
     return f(*trees)
 
@@ -56,22 +59,12 @@ def _differ(wanted: Tree, got: Tree) -> ValueError:
     return ValueError(f"tree.map: wanted {form(wanted)}, got {form(got)}")
 
 
-def _walk(node: Tree, path: str, leaves: list) -> None:
-    """Appends (path, leaf) for every leaf, in order."""
-    if _is_leaf(node):
-        leaves.append((path, node))
-    else:
-        pairs = ((k, node[k]) for k in sorted(node)) if isinstance(node, dict) else enumerate(node)
-        for key, child in pairs:
-            _walk(child, f"{path}/{key}" if path else str(key), leaves)
-
-
 def flatten(tree: Tree) -> tuple[list, Tree]:
     """The leaves in order, and a treedef: any tree of that form, from which `unflatten`
     rebuilds."""
-    leaves: list = []
-    _walk(tree, "", leaves)
-    return [leaf for _, leaf in leaves], tree
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in flatten(tree[key])[0]], tree
+    return ([tree] if _is_leaf(tree) else [leaf for t in tree for leaf in flatten(t)[0]]), tree
 
 
 def paths(tree: Tree) -> list[str]:
@@ -80,9 +73,10 @@ def paths(tree: Tree) -> list[str]:
     >>> paths({"conv": {"w": 0, "b": 0}, "out": [0, 0]})
     ['conv/b', 'conv/w', 'out/0', 'out/1']
     """
-    leaves: list = []
-    _walk(tree, "", leaves)
-    return [path for path, _ in leaves]
+    if _is_leaf(tree):
+        return [""]
+    pairs = ((k, tree[k]) for k in sorted(tree)) if isinstance(tree, dict) else enumerate(tree)
+    return [f"{k}/{rest}" if rest else str(k) for k, child in pairs for rest in paths(child)]
 
 
 def unflatten(treedef: Tree, leaves: list) -> Tree:
@@ -90,7 +84,7 @@ def unflatten(treedef: Tree, leaves: list) -> Tree:
 
     Raises ValueError for another number of them.
     """
-    wanted = len(paths(treedef))
+    wanted = len(flatten(treedef)[0])
     if wanted != len(leaves):
         raise ValueError(f"tree.unflatten: wanted {wanted} leaves, got {len(leaves)}")
     return _build(treedef, iter(leaves))

@@ -34,6 +34,8 @@ def _right(g, y, a, b):
 
 @primitive(_left, _right)
 def _matmul(a, b):
+    if a.shape[-1] == 1 == b.shape[-2]:  # columns times rows: there is nothing to sum
+        return a * b
     if b.ndim == 2 and a.ndim > 2:  # likewise: all rows of the stack at once
         return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[-1])
     return a @ b

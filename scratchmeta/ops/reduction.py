@@ -45,10 +45,10 @@ def sum(x, axis=None, keepdims=False):
     return x.sum(axis=axis, keepdims=keepdims)
 
 
-@primitive(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis) / _count(x, axis))
+@primitive(lambda g, y, x, axis=None, keepdims=False: _spread(g / _count(x, axis), x, axis))
 def mean(x, axis=None, keepdims=False):
     """Σ x / n over an axis, a tuple of axes or all of them."""
-    return x.mean(axis=axis, keepdims=keepdims)
+    return x.sum(axis=axis, keepdims=keepdims) / _count(x, axis)
 
 
 def var(x, axis=None, keepdims=False):
