@@ -154,6 +154,9 @@ class _Function:
         rest = iter(xs)
         leaves = [next(rest) if live else x for x, live in zip(self.leaves, self.live, strict=True)]
         ys, _ = tree.flatten(self.f(*tree.unflatten(self.treedef, leaves)))
+        for y in ys:
+            if not backend.is_array(raw(y)):
+                raise TypeError(f"gradcheck: wanted f to return Tensors, got {type(y).__name__}")
         return [y for y in ys if raw(y).dtype.kind in "fc"]
 
     def value(self, points: Sequence[Array]) -> list[Array]:
@@ -250,7 +253,8 @@ def gradcheck(
     f         takes Tensors in their place; returns a Tensor of any shape, or several
     order     1: Jᵀw; 2: also the derivatives of (x, w) → Jᵀw; 3: also those of these
     directions  random directions for each input alone and for all together
-    rtol, atol  |analytic − numeric| ≤ max(rtol · size, atol, 4 · estimated error)
+    rtol, atol  |analytic − numeric| ≤ max(rtol · size, atol, 4 · estimated error); a gradient
+              much smaller than atol / rtol is not held to much: scale f so that it is not
     rng       a Generator or a seed, from which directions and cotangents come
     analytic  also compare with the complex step
 

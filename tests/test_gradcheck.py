@@ -183,6 +183,11 @@ def test_float32_output_is_refused(rng):
         gradcheck(lambda x: ops.astype(x, np.float32), rng.standard_normal(3))
 
 
+def test_results_that_are_no_arrays_are_refused(rng):
+    with pytest.raises(TypeError, match="wanted f to return Tensors, got float"):
+        gradcheck(lambda x: float(ops.sum(x)), rng.standard_normal(3))
+
+
 def test_nothing_to_differentiate_is_refused():
     with pytest.raises(TypeError, match="at least one float64 array"):
         gradcheck(lambda n: n, np.arange(3))
