@@ -1,4 +1,4 @@
-"""Convolution of channels-last images and its two adjoints, in strips of windows that stay in cache.
+"""Convolution of channels-last images and its adjoints, in strips of windows that stay in cache.
 
     y[p]  = Σ_k x[stride p + k − pad] w[k]          p a position, k an offset in the filter
     gx[q] = Σ_k gy[(q − k + pad) / stride] w[k]ᵀ
@@ -19,20 +19,22 @@ layout. F must be a multiple of a vector's length, and so must depth in `conv2d_
 import math
 
 import numpy as np
-from numba import prange
 from numba.extending import register_jitable
 
 from .product import ROWS, add_product, lanes, product
-from .runtime import PARALLEL_WORK, dense, serial_and_parallel
+from .runtime import dense
+from .threads import kernel, run
+
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "lanes"]
 
 STRIP = 12 * ROWS  # windows, or tiles, that are worked on together
-_PARTS = 32  # at most so many shares of the work; they do not depend on the number of threads
-_MULTIPLICATIONS = 8 * PARALLEL_WORK  # from which on threads pay: a product makes many per cycle
+_PARTS = 32  # of a weight's gradient, at most; not the number of threads, which is not to matter
+_PER_OPERATION = 8  # multiplications in the time that `run` calls an operation
 
 
 @register_jitable
 def _columns(x, first, count, geometry, columns):
-    """The windows first, first + 1, ... of images x (N, H, W C) as rows of columns (STRIP, depth)."""
+    """Columns (STRIP, depth) of the windows first ... first + count − 1 of images x (N, H, W C)."""
     height, width, c, kh, kw, stride, top, left, out_h, out_w = geometry
     run = kw * c
     for j in range(count):
@@ -40,47 +42,41 @@ def _columns(x, first, count, geometry, columns):
         h0, w0 = p // out_w * stride - top, p % out_w * stride - left
         # of the kw pixels in a row of the window, those from `low` to `high` are in the image
         low, high = max(0, -w0) * c, min(kw, width - w0) * c
-        for a in range(kh):
-            to = columns[j, a * run : (a + 1) * run]
-            if 0 <= h0 + a < height:
-                row = x[n, h0 + a]
-                to[:low] = 0
-                for i in range(low, high):
-                    to[i] = row[w0 * c + i]
-                to[high:] = 0
-            else:
-                to[:] = 0
+        if low > 0 or high < run or h0 < 0 or h0 + kh > height:
+            columns[j] = 0
+        for a in range(max(0, -h0), min(kh, height - h0)):
+            to = columns[j, a * run + low : a * run + high]
+            pixels = x[n, h0 + a, w0 * c + low : w0 * c + high]
+            for i in range(to.shape[0]):
+                to[i] = pixels[i]
 
 
-@serial_and_parallel
-def _forward(x, w, geometry, parts, y):
-    # x (T, N, H, W C), w (T or 1, depth, F), y (T, N H' W', F)
+@kernel
+def _forward(start, stop, x, w, geometry, y):
+    # x (T, N, H, W C), w (T or 1, depth, F) -> y (T, N H' W', F); a task is a strip
     windows, depth, f = y.shape[1], w.shape[1], w.shape[2]
     strips = (windows + STRIP - 1) // STRIP
-    total = x.shape[0] * strips
-    for part in prange(parts):
-        columns = np.zeros((STRIP, depth), x.dtype)
-        last = np.empty((STRIP, f), x.dtype)
-        for s in range(total * part // parts, total * (part + 1) // parts):
-            t, first = s // strips, s % strips * STRIP
-            count = min(STRIP, windows - first)
-            _columns(x[t], first, count, geometry, columns)
-            filters = w[min(t, w.shape[0] - 1)]
-            if count == STRIP:
-                product(columns, filters, y[t, first : first + STRIP])
-            else:
-                product(columns, filters, last)
-                y[t, first:] = last[:count]
+    columns, rest = np.zeros((STRIP, depth), x.dtype), np.empty((STRIP, f), x.dtype)
+    for s in range(start, stop):
+        t, first = s // strips, s % strips * STRIP
+        count = min(STRIP, windows - first)
+        _columns(x[t], first, count, geometry, columns)
+        rows = (count + ROWS - 1) // ROWS * ROWS
+        out = y[t, first : first + count] if rows == count else rest[:rows]
+        product(columns[:rows], w[min(t, w.shape[0] - 1)], out)
+        if rows != count:
+            y[t, first : first + count] = rest[:count]
 
 
-@serial_and_parallel
-def _weight(x, gy, geometry, gw):
-    # x (T, N, H, W C), gy (T, N H' W', F) -> gw (T, parts, depth rounded up, F): parts to add
+@kernel
+def _weight(start, stop, x, gy, geometry, gw):
+    # x (T, N, H, W C), gy (T, N H' W', F) -> gw (T, parts, depth rounded up, F): parts to add up;
+    # a task is a part
     windows, parts, depth = gy.shape[1], gw.shape[1], gw.shape[2]
     strips = (windows + STRIP - 1) // STRIP
-    for i in prange(x.shape[0] * parts):
+    columns = np.zeros((STRIP, depth), x.dtype)
+    for i in range(start, stop):
         t, part = i // parts, i % parts
-        columns = np.zeros((STRIP, depth), x.dtype)
         for s in range(strips * part // parts, strips * (part + 1) // parts):
             first = s * STRIP
             count = min(STRIP, windows - first)
@@ -88,30 +84,34 @@ def _weight(x, gy, geometry, gw):
             add_product(columns[:count].T, gy[t, first : first + count], gw[t, part])
 
 
-@serial_and_parallel
-def _input(gy, w, geometry, gx):
-    # gy (T, N, H' W', F), w (T or 1, F, depth) -> gx (T, N, H, W C), zeros before
-    height, width, c, kh, kw, stride, top, left, _, out_w = geometry
-    windows, f, depth, run = gy.shape[2], w.shape[1], w.shape[2], kw * c
-    for i in prange(gy.shape[0] * gy.shape[1]):
-        t, n = i // gy.shape[1], i % gy.shape[1]
-        columns = np.empty((STRIP, depth), gy.dtype)
-        last = np.zeros((STRIP, f), gy.dtype)
-        for first in range(0, windows, STRIP):
-            count = min(STRIP, windows - first)
-            rows = gy[t, n, first : first + STRIP]
-            if count < STRIP:
-                last[:count] = rows
-                rows = last
-            product(rows, w[min(t, w.shape[0] - 1)], columns)
+@kernel
+def _input(start, stop, gy, w, geometry, group, gx):
+    # gy (T, N H' W', F), w (T or 1, F, depth) -> gx (T, N, H, W C), zeros before; a task is a
+    # group of images: windows of one image overlap, those of two do not
+    height, width, c, kh, kw, stride, top, left, out_h, out_w = geometry
+    f, depth, run = w.shape[1], w.shape[2], kw * c
+    groups = (gx.shape[1] + group - 1) // group
+    columns, rest = np.empty((STRIP, depth), gy.dtype), np.zeros((STRIP, f), gy.dtype)
+    for i in range(start, stop):
+        t, g = i // groups, i % groups
+        end = min(gy.shape[1], (g + 1) * group * out_h * out_w)
+        for first in range(g * group * out_h * out_w, end, STRIP):
+            count = min(STRIP, end - first)
+            rows = (count + ROWS - 1) // ROWS * ROWS
+            given = gy[t, first : first + count]
+            if rows != count:
+                rest[:count] = given
+                given = rest[:rows]
+            product(given, w[min(t, w.shape[0] - 1)], columns)
             for j in range(count):
-                h0 = (first + j) // out_w * stride - top
-                w0 = (first + j) % out_w * stride - left
+                n, p = divmod(first + j, out_h * out_w)
+                h0, w0 = p // out_w * stride - top, p % out_w * stride - left
                 low, high = max(0, -w0) * c, min(kw, width - w0) * c
                 for a in range(max(0, -h0), min(kh, height - h0)):
-                    source, row = columns[j, a * run : (a + 1) * run], gx[t, n, h0 + a]
-                    for k in range(low, high):
-                        row[w0 * c + k] += source[k]
+                    new = columns[j, a * run + low : a * run + high]
+                    pixels = gx[t, n, h0 + a, w0 * c + low : w0 * c + high]
+                    for k in range(new.shape[0]):
+                        pixels[k] += new[k]
 
 
 # --- arrays in, arrays out ------------------------------------------------------------------------
@@ -134,9 +134,10 @@ def conv2d(x, w, stride, pads, out):
     (tasks, n, *_), f = x.shape, w.shape[-1]
     y = np.empty((tasks, n, *out, f), x.dtype)
     matrices = w.reshape(len(w), -1, f)
-    run = _forward[y.size * matrices.shape[1] >= _MULTIPLICATIONS]
+    windows, work = n * math.prod(out), y.size * matrices.shape[1] // _PER_OPERATION
     geometry = _geometry(x.shape, w.shape, stride, pads, out)
-    run(_rows(x), matrices, geometry, _PARTS, y.reshape(tasks, n * math.prod(out), f))
+    arrays = _rows(x), matrices, geometry, y.reshape(tasks, windows, f)
+    run(_forward, work, tasks * -(-windows // STRIP), *arrays)
     return y
 
 
@@ -146,9 +147,11 @@ def conv2d_input(gy, w, shape, stride, pads):
     tasks, n, *out, f = gy.shape
     gx = np.zeros(shape, gy.dtype)
     matrices = np.ascontiguousarray(w.reshape(len(w), -1, f).swapaxes(1, 2))
-    run = _input[gy.size * matrices.shape[2] >= _MULTIPLICATIONS]
+    work = gy.size * matrices.shape[2] // _PER_OPERATION
     geometry = _geometry(shape, w.shape, stride, pads, out)
-    run(gy.reshape(tasks, n, math.prod(out), f), matrices, geometry, _rows(gx))
+    group = max(1, STRIP // math.prod(out))
+    arrays = gy.reshape(tasks, n * math.prod(out), f), matrices, geometry, group, _rows(gx)
+    run(_input, work, tasks * -(-n // group), *arrays)
     return gx
 
 
@@ -160,7 +163,7 @@ def conv2d_weight(x, gy, shape, stride, pads):
     strips = -(-n * math.prod(out) // STRIP)
     parts = max(1, min(_PARTS, strips // 8))
     gw = np.zeros((tasks, parts, -(-depth // ROWS) * ROWS, f), x.dtype)
-    run = _weight[gy.size * depth >= _MULTIPLICATIONS]
     geometry = _geometry(x.shape, shape, stride, pads, out)
-    run(_rows(x), gy.reshape(tasks, n * math.prod(out), f), geometry, gw)
+    arrays = _rows(x), gy.reshape(tasks, n * math.prod(out), f), geometry, gw
+    run(_weight, gy.size * depth // _PER_OPERATION, tasks * parts, *arrays)
     return gw.sum(axis=1)[:, :depth].reshape(tasks, *shape[1:])

@@ -26,18 +26,18 @@ overlap; rows and columns left over at the end are normalised with the others, t
 import math
 
 import numpy as np
-from numba import prange
 
-from .runtime import PARALLEL_WORK, dense, serial_and_parallel
+from .runtime import dense
+from .threads import kernel, run
 
 SIZES = (1, 2)  # the windows these kernels are made for; 1 is no pooling
 
 
-@serial_and_parallel
-def _moments(x, shift, sums):
+@kernel
+def _moments(start, stop, x, shift, sums):
     # x (S N, H, W, C), shift (S, C) -> sums (S N, 2, C): Σ (x − shift), Σ (x − shift)² by image
     per_group = x.shape[0] // shift.shape[0]
-    for i in prange(x.shape[0]):
+    for i in range(start, stop):
         k, first, second = shift[i // per_group], sums[i, 0], sums[i, 1]
         for h in range(x.shape[1]):
             for w in range(x.shape[2]):
@@ -48,11 +48,11 @@ def _moments(x, shift, sums):
                     second[c] += d * d
 
 
-@serial_and_parallel
-def _forward(x, mean, slope, offset, size, y, at):
+@kernel
+def _forward(start, stop, x, mean, slope, offset, size, y, at):
     # x (S N, H, W, C), then (S, C) each -> y and at (S N, H', W', C): the maximum, and which it is
     per_group, zero, step = x.shape[0] // mean.shape[0], x.dtype.type(0), size - 1
-    for i in prange(x.shape[0]):
+    for i in range(start, stop):
         m, a, o = mean[i // per_group], slope[i // per_group], offset[i // per_group]
         for h in range(y.shape[1]):
             # the two rows of pixels that the windows lie in; for size 1, twice the same
@@ -80,11 +80,11 @@ def _forward(x, mean, slope, offset, size, y, at):
                     which[c] = k
 
 
-@serial_and_parallel
-def _backward_sums(x, g, at, mean, size, sums):
+@kernel
+def _backward_sums(start, stop, x, g, at, mean, size, sums):
     # x (S N, H, W, C), g and at (S N, H', W', C) -> sums (S N, 2, C): Σ gz, Σ gz (x − μ) by image
     per_group, zero = x.shape[0] // mean.shape[0], x.dtype.type(0)
-    for i in prange(x.shape[0]):
+    for i in range(start, stop):
         m = mean[i // per_group]
         row = np.empty((2, x.shape[3]), x.dtype)
         plain, weighted = row[0], row[1]
@@ -101,11 +101,11 @@ def _backward_sums(x, g, at, mean, size, sums):
             sums[i] += row
 
 
-@serial_and_parallel
-def _backward(x, g, at, mean, size, a, b, d, gx):
+@kernel
+def _backward(start, stop, x, g, at, mean, size, a, b, d, gx):
     # gx = a gz − b − d (x − μ), with a, b, d (S, C)
     per_group, zero = x.shape[0] // mean.shape[0], x.dtype.type(0)
-    for i in prange(x.shape[0]):
+    for i in range(start, stop):
         t = i // per_group
         m, at_g, at_1, at_x = mean[t], a[t], b[t], d[t]
         for h in range(x.shape[1]):
@@ -120,11 +120,11 @@ def _backward(x, g, at, mean, size, a, b, d, gx):
                         out[c] += at_g[c] * given[c] if which[c] == k else zero
 
 
-@serial_and_parallel
-def _double_backward_sums(x, u, g, at, mean, size, sums):
+@kernel
+def _double_backward_sums(start, stop, x, u, g, at, mean, size, sums):
     # -> sums (S N, 3, C): Σ u, Σ u (x − μ), Σ u gz by image
     per_group, zero = x.shape[0] // mean.shape[0], x.dtype.type(0)
-    for i in prange(x.shape[0]):
+    for i in range(start, stop):
         m = mean[i // per_group]
         row = np.empty((3, x.shape[3]), x.dtype)
         plain, weighted, product = row[0], row[1], row[2]
@@ -144,11 +144,11 @@ def _double_backward_sums(x, u, g, at, mean, size, sums):
             sums[i] += row
 
 
-@serial_and_parallel
-def _double_backward(x, u, g, at, mean, size, p, q, e, a, b, d, ug, ux):
+@kernel
+def _double_backward(start, stop, x, u, g, at, mean, size, p, q, e, a, b, d, ug, ux):
     # ug = p u + q (x − μ) + e where gz takes g;  ux = a u + q gz − b − d (x − μ)
     per_group, zero = x.shape[0] // mean.shape[0], x.dtype.type(0)
-    for i in prange(x.shape[0]):
+    for i in range(start, stop):
         t = i // per_group
         m, by_u, by_x, plus = mean[t], p[t], q[t], e[t]
         at_u, at_g, at_1, at_x = a[t], q[t], b[t], d[t]
@@ -182,13 +182,13 @@ def _per_channel(a, lead, dtype=np.float64):
     return a.reshape(math.prod(lead), a.shape[-1]).astype(dtype)
 
 
-def _mean_over_groups(kernel, x, *args, sums):
+def _mean_over_groups(sum_up, x, *args, sums):
     """The sums (S N, ..., C) that a kernel makes of every image, as means over groups (..., S,
     C)."""
     *lead, n, h, w, c = x.shape
     images = _images(x, lead)
     parts = np.zeros((len(images), sums, c))
-    kernel[x.size >= PARALLEL_WORK](images, *args, parts)
+    run(sum_up, x.size, len(images), images, *args, parts)
     means = parts.reshape(math.prod(lead), n, sums, c).sum(axis=1) / max(1, n * h * w)
     return means.swapaxes(0, 1)
 
@@ -212,13 +212,9 @@ def norm_relu_pool(x, scale, offset, size, eps):
     mean, variance = shift + first, np.maximum(second - first * first, 0)
     r = 1 / np.sqrt(variance + eps)
     parameters = (mean, _per_channel(scale, lead) * r, _per_channel(offset, lead))
-    _forward[x.size >= PARALLEL_WORK](
-        _images(x, lead),
-        *(p.astype(x.dtype) for p in parameters),
-        size,
-        _images(y, lead),
-        _images(at, lead),
-    )
+    parameters = (p.astype(x.dtype) for p in parameters)
+    images, outputs = _images(x, lead), (_images(y, lead), _images(at, lead))
+    run(_forward, x.size, len(images), images, *parameters, size, *outputs)
     return y, (mean, r, at)
 
 
@@ -234,15 +230,9 @@ def norm_relu_pool_backward(g, kept, x, scale, size):
     egx *= r
     # gx = s r gz − s r E[gz] − s r² E[gz x̂] (x − μ)
     coefficients = (s * r, s * r * eg, s * r * r * egx)
-    _backward[x.size >= PARALLEL_WORK](
-        _images(x, lead),
-        g,
-        at,
-        m,
-        size,
-        *(k.astype(x.dtype) for k in coefficients),
-        _images(gx, lead),
-    )
+    coefficients = (k.astype(x.dtype) for k in coefficients)
+    images = _images(x, lead)
+    run(_backward, x.size, len(images), images, g, at, m, size, *coefficients, _images(gx, lead))
     n = math.prod(x.shape[-4:-1])
     return gx, *((n * e).astype(x.dtype).reshape(scale.shape) for e in (egx, eg))
 
@@ -269,18 +259,9 @@ def norm_relu_pool_double_backward(u, uscale, uoffset, g, kept, x, scale, size):
     eh = us * eg - s * r * (eu * egx + eg * eux)
     ehx = us * egx - 2 * s * r * eux * egx
     q = us * r - s * r * r * eux
-    coefficients = (
-        s * r,
-        q,
-        uo - s * r * eu,
-        -s * r * r * egx,
-        r * eh,
-        r * r * (ehx + s * r * k),
-    )
-    _double_backward[x.size >= PARALLEL_WORK](
-        images, up, given, at, m, size,
-        *(c.astype(x.dtype) for c in coefficients),
-        _images(ug, lead),
-        _images(ux, lead),
-    )  # fmt: skip
+    coefficients = (s * r, q, uo - s * r * eu, -s * r * r * egx, r * eh, r * r * (ehx + s * r * k))
+    coefficients = (c.astype(x.dtype) for c in coefficients)
+    outputs = _images(ug, lead), _images(ux, lead)
+    arrays = (images, up, given, at, m, size, *coefficients, *outputs)
+    run(_double_backward, x.size, len(images), *arrays)
     return ug, ux, (n * r * k).astype(x.dtype).reshape(scale.shape)

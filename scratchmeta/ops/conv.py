@@ -9,15 +9,19 @@ other's rules for every order of differentiation:
 
 All three are matrix products with the *columns* of x: row p holds the kh × kw × C numbers under the
 window at p. Images may have leading axes, and filters too: one filter bank for all, or one per
-task.
+task. The plain functions here make columns for a block of images at a time; on NumPy arrays the
+kernels of kernels/conv take their place.
 
 Letters: T tasks, N images, H W height and width, C channels in, F filters (channels out).
 """
 
 import functools
 import math
+from types import SimpleNamespace
 
-from scratchmeta.backend import xp
+import numpy as np
+
+from scratchmeta.backend import kernels_enabled, xp
 from scratchmeta.core import primitive, raw
 from scratchmeta.ops.reduction import mean
 from scratchmeta.ops.shape import getitem, pad, reshape, sum_to
@@ -64,11 +68,97 @@ def _stacks(x_lead, n, w_lead):
     return lead, math.prod(lead), n
 
 
-def _stacked(a, lead, keep, stacks):
-    """a (..., *keep) with its leading axes broadcast and made into (T, N)."""
-    if a.shape[: a.ndim - keep] != lead:
-        a = xp(a).broadcast_to(a, (*lead, *a.shape[a.ndim - keep :]))
-    return a.reshape(*stacks, *a.shape[a.ndim - 3 :])
+def _stacked(a, lead, stacks):
+    """a (..., N, H, W, C) with its leading axes broadcast to `lead`, as (T, N, H, W, C)."""
+    if a.shape[:-4] != lead:
+        a = xp(a).broadcast_to(a, (*lead, *a.shape[-4:]))
+    return a.reshape(*stacks, *a.shape[-3:])
+
+
+def _banks(w, lead, tasks):
+    """Filters as (T, kh, kw, C, F), or (1, ...) when there is one bank for all."""
+    if tasks != 1 and w.shape[:-4] != lead:
+        w = xp(w).broadcast_to(w, (*lead, *w.shape[-4:]))
+    return w.reshape(tasks, *w.shape[-4:])
+
+
+def _implementation(x, y, *multiples):
+    """kernels/conv if it takes these arrays and these numbers of columns, else this module."""
+    numpy = type(x) is np.ndarray and type(y) is np.ndarray
+    if kernels_enabled() and numpy and x.dtype == y.dtype and x.dtype.char in "fd":
+        from scratchmeta.kernels import conv  # imports Numba, so not before it is needed
+
+        if all(n % conv.lanes(x.dtype) == 0 for n in multiples):
+            return conv
+    return _plain
+
+
+@primitive(
+    lambda g, y, x, w, stride=1, padding="same": conv2d_input(g, w, x.shape, stride, padding),
+    lambda g, y, x, w, stride=1, padding="same": conv2d_weight(x, g, w.shape, stride, padding),
+)
+def conv2d(x, w, stride=1, padding="same"):
+    """Cross-correlation of images x (..., N, H, W, C) with filters w (..., kh, kw, C, F).
+
+    y[n, i, j, f] = Σ x[n, stride i + a − top, stride j + b − left, c] w[a, b, c, f] over a, b, c,
+    with zeros beyond the border; y is (..., N, H', W', F). `padding` is "same" (H' = ⌈H / stride⌉,
+    the odd row or column of zeros at the end), "valid" (none), or a number of zeros on every side.
+    Leading axes of x and w broadcast: filters with a task axis convolve every task's images with
+    its own.
+
+    Raises OperationError when channels differ or a filter is larger than the padded image.
+    """
+    _check(x, w.shape)
+    *x_lead, n, h, wd, _ = x.shape
+    *w_lead, kh, kw, _, f = w.shape
+    *out, pads = _geometry(h, wd, kh, kw, stride, padding)
+    lead, *stacks = _stacks(tuple(x_lead), n, tuple(w_lead))
+    images, filters = _stacked(x, lead, stacks), _banks(w, lead, stacks[0])
+    y = _implementation(x, w, f).conv2d(images, filters, stride, pads, out)
+    return y.reshape(*lead, n, *out, f)
+
+
+@primitive(
+    lambda u, x, g, w, shape, stride, padding: conv2d(u, w, stride, padding),
+    lambda u, x, g, w, shape, stride, padding: conv2d_weight(u, g, w.shape, stride, padding),
+    None,
+)
+def conv2d_input(g, w, shape, stride, padding):
+    """The adjoint of conv2d in x: what the cotangent g of conv2d(x, w) says of an x of this
+    shape."""
+    *x_lead, n, h, wd, c = shape
+    *w_lead, kh, kw, _, f = w.shape
+    *out, pads = _geometry(h, wd, kh, kw, stride, padding)
+    lead, *stacks = _stacks(tuple(x_lead), n, tuple(w_lead))
+    gy, filters = g.reshape(*stacks, *out, f), _banks(w, lead, stacks[0])
+    run = _implementation(g, w, f, kh * kw * c).conv2d_input
+    gx = run(gy, filters, (*stacks, h, wd, c), stride, pads).reshape(*lead, n, h, wd, c)
+    return gx if lead == tuple(x_lead) else sum_to(gx, tuple(shape))
+
+
+@primitive(
+    lambda u, w, x, g, shape, stride, padding: conv2d_input(g, u, x.shape, stride, padding),
+    lambda u, w, x, g, shape, stride, padding: conv2d(x, u, stride, padding),
+    None,
+)
+def conv2d_weight(x, g, shape, stride, padding):
+    """The adjoint of conv2d in w: what the cotangent g of conv2d(x, w) says of a w of this
+    shape."""
+    _check(x, shape)
+    *x_lead, n, h, wd, _ = x.shape
+    *w_lead, kh, kw, c, f = shape
+    *out, pads = _geometry(h, wd, kh, kw, stride, padding)
+    lead, *stacks = _stacks(tuple(x_lead), n, tuple(w_lead))
+    images, gy = _stacked(x, lead, stacks), g.reshape(*stacks, *out, f)
+    bank = (stacks[0], kh, kw, c, f)
+    gw = _implementation(x, g, f).conv2d_weight(images, gy, bank, stride, pads)
+    if stacks[0] == 1:
+        return gw.reshape(shape)
+    gw = gw.reshape(*lead, kh, kw, c, f)
+    return gw if lead == tuple(w_lead) else sum_to(gw, tuple(shape))
+
+
+# --- the plain functions: x (T, N, H, W, C), w (T or 1, kh, kw, C, F), y (T, N, H', W', F) --------
 
 
 def _blocks(module, stacks, image_bytes):
@@ -105,104 +195,56 @@ def _padded(x, pads):
     return out
 
 
-@primitive(
-    lambda g, y, x, w, stride=1, padding="same": conv2d_input(g, w, x.shape, stride, padding),
-    lambda g, y, x, w, stride=1, padding="same": conv2d_weight(x, g, w.shape, stride, padding),
-)
-def conv2d(x, w, stride=1, padding="same"):
-    """Cross-correlation of images x (..., N, H, W, C) with filters w (..., kh, kw, C, F).
-
-    y[n, i, j, f] = Σ x[n, stride i + a − top, stride j + b − left, c] w[a, b, c, f] over a, b, c,
-    with zeros beyond the border; y is (..., N, H', W', F). `padding` is "same" (H' = ⌈H / stride⌉,
-    the odd row or column of zeros at the end), "valid" (none), or a number of zeros on every side.
-    Leading axes of x and w broadcast: filters with a task axis convolve every task's images with
-    its own.
-
-    Raises OperationError when channels differ or a filter is larger than the padded image.
-    """
-    _check(x, w.shape)
-    *x_lead, n, h, wd, c = x.shape
-    *w_lead, kh, kw, _, f = w.shape
-    out_h, out_w, pads = _geometry(h, wd, kh, kw, stride, padding)
-    lead, *stacks = _stacks(tuple(x_lead), n, tuple(w_lead))
-    images = _padded(_stacked(x, lead, 4, stacks), pads)
-    filters = _filters(w, lead, stacks)
-    module = xp(x)
-    y = module.empty((*stacks, out_h * out_w, f), dtype=module.result_type(x, w))
-    row_bytes = out_h * out_w * kh * kw * c * x.itemsize
-    for t, m in _blocks(module, stacks, row_bytes):
-        columns = _columns(images[t, m], kh, kw, stride, out_h, out_w)
-        part = y[t, m]
-        module.matmul(columns, filters[t], out=part.reshape(len(part), -1, f))
-    return y.reshape(*lead, n, out_h, out_w, f)
+def _matrices(w):
+    """Filters (T, kh, kw, C, F) as (T, kh kw C, F)."""
+    t, kh, kw, c, f = w.shape
+    return w.reshape(t, kh * kw * c, f)
 
 
-def _filters(w, lead, stacks):
-    """Filters as matrices (T, kh kw C, F), or (1, ...) when there is one bank for all."""
-    *w_lead, kh, kw, c, f = w.shape
-    if stacks[0] != 1 and tuple(w_lead) != lead:
-        w = xp(w).broadcast_to(w, (*lead, kh, kw, c, f))
-    return w.reshape(stacks[0], kh * kw * c, f)
+def _plain_conv2d(x, w, stride, pads, out):
+    *stacks, _, _, c = x.shape
+    _, kh, kw, _, f = w.shape
+    x, w, module = _padded(x, pads), _matrices(w), xp(x)
+    y = module.empty((*stacks, *out, f), dtype=module.result_type(x, w))
+    for t, m in _blocks(module, stacks, math.prod(out) * kh * kw * c * x.itemsize):
+        columns, part = _columns(x[t, m], kh, kw, stride, *out), y[t, m]
+        module.matmul(columns, w[t], out=part.reshape(len(part), -1, f))
+    return y
 
 
-@primitive(
-    lambda u, x, g, w, shape, stride, padding: conv2d(u, w, stride, padding),
-    lambda u, x, g, w, shape, stride, padding: conv2d_weight(u, g, w.shape, stride, padding),
-    None,
-)
-def conv2d_input(g, w, shape, stride, padding):
-    """The adjoint of conv2d in x: what the cotangent g of conv2d(x, w) says of an x of this
-    shape."""
-    *x_lead, n, h, wd, c = shape
-    *w_lead, kh, kw, _, f = w.shape
-    out_h, out_w, pads = _geometry(h, wd, kh, kw, stride, padding)
-    lead, *stacks = _stacks(tuple(x_lead), n, tuple(w_lead))
-    gs = g.reshape(*stacks, out_h * out_w, f)
-    filters = _filters(w, lead, stacks).swapaxes(-1, -2)
-    module = xp(g)
+def _plain_conv2d_input(gy, w, shape, stride, pads):
+    *stacks, h, wd, c = shape
+    *_, out_h, out_w, f = gy.shape
+    _, kh, kw, _, _ = w.shape
     (top, bottom), (left, right) = pads
-    gx = module.zeros(
-        (*stacks, h + top + bottom, wd + left + right, c), dtype=module.result_type(g, w)
-    )
-    row_bytes = out_h * out_w * kh * kw * c * g.itemsize
-    for t, m in _blocks(module, stacks, row_bytes):
-        part = gs[t, m]
-        columns = part.reshape(len(part), -1, f) @ filters[t]
+    transposed, module = _matrices(w).swapaxes(-1, -2), xp(gy)
+    padded = (*stacks, h + top + bottom, wd + left + right, c)
+    gx = module.zeros(padded, dtype=module.result_type(gy, w))
+    for t, m in _blocks(module, stacks, out_h * out_w * kh * kw * c * gy.itemsize):
+        part = gy[t, m]
+        columns = part.reshape(len(part), -1, f) @ transposed[t]
         columns = columns.reshape(*part.shape[:2], out_h, out_w, kh, kw, c)
         for a in range(kh):
             for b in range(kw):
                 window = gx[t, m, a : a + out_h * stride : stride, b : b + out_w * stride : stride]
                 window += columns[..., a, b, :]
-    gx = gx[..., top : top + h, left : left + wd, :].reshape(*lead, n, h, wd, c)
-    return gx if lead == tuple(x_lead) else sum_to(gx, tuple(shape))
+    return gx[:, :, top : top + h, left : left + wd]
 
 
-@primitive(
-    lambda u, w, x, g, shape, stride, padding: conv2d_input(g, u, x.shape, stride, padding),
-    lambda u, w, x, g, shape, stride, padding: conv2d(x, u, stride, padding),
-    None,
-)
-def conv2d_weight(x, g, shape, stride, padding):
-    """The adjoint of conv2d in w: what the cotangent g of conv2d(x, w) says of a w of this
-    shape."""
-    _check(x, shape)
-    *x_lead, n, h, wd, c = x.shape
-    *w_lead, kh, kw, _, f = shape
-    out_h, out_w, pads = _geometry(h, wd, kh, kw, stride, padding)
-    lead, *stacks = _stacks(tuple(x_lead), n, tuple(w_lead))
-    images = _padded(_stacked(x, lead, 4, stacks), pads)
-    gs = g.reshape(*stacks, out_h * out_w, f)
-    module = xp(x)
-    gw = module.zeros((stacks[0], kh * kw * c, f), dtype=module.result_type(x, g))
-    row_bytes = out_h * out_w * kh * kw * c * x.itemsize
-    for t, m in _blocks(module, stacks, row_bytes):
-        columns = _columns(images[t, m], kh, kw, stride, out_h, out_w)
-        part = gs[t, m]
+def _plain_conv2d_weight(x, gy, shape, stride, pads):
+    *stacks, out_h, out_w, f = gy.shape
+    _, kh, kw, c, _ = shape
+    x, module = _padded(x, pads), xp(x)
+    gw = module.zeros((shape[0], kh * kw * c, f), dtype=module.result_type(x, gy))
+    for t, m in _blocks(module, stacks, out_h * out_w * kh * kw * c * x.itemsize):
+        columns, part = _columns(x[t, m], kh, kw, stride, out_h, out_w), gy[t, m]
         gw[t] += columns.swapaxes(-1, -2) @ part.reshape(len(part), -1, f)
-    if stacks[0] == 1:
-        return gw.reshape(shape)
-    gw = gw.reshape(*lead, kh, kw, c, f)
-    return gw if lead == tuple(w_lead) else sum_to(gw, tuple(shape))
+    return gw.reshape(shape)
+
+
+_plain = SimpleNamespace(
+    conv2d=_plain_conv2d, conv2d_input=_plain_conv2d_input, conv2d_weight=_plain_conv2d_weight
+)
 
 
 # --- pooling ------------------------------------------------------------------------------------
