@@ -13,6 +13,7 @@ side, once with the threads in order and once in reverse, and raises `LaunchErro
 import ctypes
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -176,7 +177,7 @@ class Function:
         """The arrays without those that are given twice; none may overlap another in part."""
         places = {(a.ctypes.data, a.nbytes): a for a in arrays}
         ends = sorted((start, start + size) for start, size in places if size)
-        for (_, end), (start, _) in zip(ends, ends[1:], strict=False):
+        for (_, end), (start, _) in itertools.pairwise(ends):
             if start < end:
                 raise LaunchError(f"{self.name}: arguments overlap in part")
         return list(places.values())

@@ -1,0 +1,199 @@
+"""`ndarray`: an array that behaves as CuPy's where CuPy's differs from NumPy's.
+
+The numbers lie in a NumPy array, but nothing gets at them without `get()`: NumPy's functions and
+arrays are refused, in operators, as arguments, indices and values; results are 0-dimensional arrays
+where NumPy's would be scalars; there are no methods and flags but CuPy's. Stricter than CuPy in
+places: it takes NumPy arrays as values in x[i] = value, wraps indices that are out of bounds and has
+its own functions called by NumPy's. Code that runs here relies on none of that.
+"""
+
+import operator
+from types import SimpleNamespace
+
+import numpy as np
+
+METHODS = (
+    *("all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumprod", "cumsum"),
+    *("diagonal", "dot", "fill", "flatten", "max", "mean", "min", "nonzero", "prod", "ravel"),
+    *("repeat", "reshape", "round", "sort", "squeeze", "std", "sum", "swapaxes", "take", "trace"),
+    *("transpose", "var", "view"),
+)
+BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+COMPARISONS = "eq ne lt le gt ge"
+
+
+class ndarray:
+    """An array on the pretended device."""
+
+    __slots__ = ("_host",)
+    __hash__ = None
+    __array_ufunc__ = None  # NumPy's scalars leave operators to this class
+
+    def __init__(self, host: np.ndarray):
+        self._host = host
+
+    shape = property(lambda self: self._host.shape)
+    strides = property(lambda self: self._host.strides)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    nbytes = property(lambda self: self._host.nbytes)
+    itemsize = property(lambda self: self._host.itemsize)
+    T = property(lambda self: ndarray(self._host.T))
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
+
+    @property
+    def flags(self):
+        """CuPy's three flags; it has no others."""
+        flags = self._host.flags
+        return SimpleNamespace(
+            c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous, owndata=flags.owndata
+        )
+
+    # --- to the host ------------------------------------------------------------------------------
+
+    def get(self) -> np.ndarray:
+        """A copy in the host's memory."""
+        return self._host.copy()
+
+    def item(self):
+        """The only number, as Python's."""
+        return self._host.item()
+
+    def tolist(self):
+        """The numbers in lists, as Python's."""
+        return self._host.tolist()
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("implicit conversion to a NumPy array is not allowed: use .get()")
+
+    def __array_function__(self, function, types, args, kwargs):
+        raise TypeError(f"numpy.{function.__name__} was given a CuPy array: use CuPy's")
+
+    def __bool__(self):
+        return bool(self._host)
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
+
+    def __index__(self):
+        return operator.index(self._host)
+
+    def __repr__(self):
+        return repr(self._host)
+
+    # --- indices ----------------------------------------------------------------------------------
+
+    def __len__(self):
+        return len(self._host)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index):
+        return wrapped(self._host[_index(index)])
+
+    def __setitem__(self, index, value):
+        self._host[_index(index)] = _operand(value, "x[index] = value")
+
+
+def _index(index):
+    """The index for the NumPy array; TypeError for what CuPy does not take or would copy."""
+    parts = []
+    for part in index if isinstance(index, tuple) else (index,):
+        if isinstance(part, ndarray):
+            part = part._host
+        elif not (part is None or part is Ellipsis or isinstance(part, slice)):
+            try:
+                part = operator.index(part) if not isinstance(part, np.ndarray | bool) else None
+            except TypeError:
+                part = None
+            if part is None:
+                raise TypeError(f"an index of a CuPy array, got {type(index).__name__}: {index!r}")
+        parts.append(part)
+    return tuple(parts) if isinstance(index, tuple) else parts[0]
+
+
+# --- between the two kinds of array ---------------------------------------------------------------
+
+
+def wrapped(value):
+    """A result of NumPy's as CuPy has it: every array and scalar an `ndarray`."""
+    if isinstance(value, np.ndarray | np.generic):
+        return ndarray(np.asarray(value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(wrapped, value))
+    return value
+
+
+def unwrapped(value, where: str):
+    """An argument for NumPy; raises TypeError where a NumPy array is in it."""
+    if isinstance(value, ndarray):
+        return value._host
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"{where}: Unsupported type {np.ndarray}")
+    if type(value) in (tuple, list):
+        return type(value)(unwrapped(v, where) for v in value)
+    return value
+
+
+def _operand(value, where: str):
+    """A CuPy array or a scalar, for NumPy; raises TypeError for anything else."""
+    if isinstance(value, ndarray | np.generic | int | float | complex):
+        return unwrapped(value, where)
+    raise TypeError(f"{where}: Unsupported type {type(value)}")
+
+
+def function(f, where: str, operands: bool = False):
+    """NumPy's function for CuPy arrays; `operands` says that no lists are taken for arrays."""
+    takes = _operand if operands else unwrapped
+
+    def call(*args, **kwargs):
+        kwargs = {name: unwrapped(value, where) for name, value in kwargs.items()}
+        return wrapped(f(*(takes(a, where) for a in args), **kwargs))
+
+    call.__name__ = where
+    return call
+
+
+# --- methods and operators ------------------------------------------------------------------------
+
+
+def _method(name):
+    numpys = getattr(np.ndarray, name)
+    return function(numpys, name)
+
+
+def _operator(name, reflected=False, in_place=False):
+    compute = getattr(operator, {"and": "and_", "or": "or_"}.get(name, name))
+    symbol = f"operator {name}"
+
+    def call(self, other):
+        if getattr(other, "__array_ufunc__", True) is None and not isinstance(other, ndarray):
+            return NotImplemented  # a Tensor, which knows what to do
+        mine, others = self._host, _operand(other, symbol)
+        return wrapped(compute(others, mine) if reflected else compute(mine, others))
+
+    def call_in_place(self, other):
+        ufunc = {"sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power"}
+        ufunc |= {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
+        getattr(np, ufunc.get(name, name))(self._host, _operand(other, symbol), out=self._host)
+        return self
+
+    return call_in_place if in_place else call
+
+
+for _name in METHODS:
+    setattr(ndarray, _name, _method(_name))
+for _name in BINARY.split():
+    setattr(ndarray, f"__{_name}__", _operator(_name))
+    setattr(ndarray, f"__r{_name}__", _operator(_name, reflected=True))
+for _name in "add sub mul truediv pow and or xor".split():
+    setattr(ndarray, f"__i{_name}__", _operator(_name, in_place=True))
+for _name in COMPARISONS.split():
+    setattr(ndarray, f"__{_name}__", _operator(_name))
+for _name in "neg pos abs invert".split():
+    setattr(ndarray, f"__{_name}__", function(getattr(operator, _name), f"operator {_name}"))

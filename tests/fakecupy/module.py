@@ -1,0 +1,158 @@
+"""The module `cupy` of the stand-in: the part of CuPy's interface that is listed here, and no more.
+
+A name that the library comes to need is entered if CuPy's reference has it.
+"""
+
+from types import ModuleType, SimpleNamespace
+
+import cuda_host
+import numpy as np
+
+from fakecupy.array import function, ndarray, unwrapped, wrapped
+
+UFUNCS = (
+    *("abs", "add", "arctan2", "bitwise_and", "bitwise_or", "bitwise_xor", "ceil", "cos", "cosh"),
+    *("divide", "equal", "exp", "exp2", "expm1", "floor", "fmax", "fmin", "greater"),
+    *("greater_equal", "hypot", "invert", "isfinite", "isinf", "isnan", "less", "less_equal"),
+    *("log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or"),
+    *("logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal", "power"),
+    *("reciprocal", "remainder", "sign", "signbit", "sin", "sinh", "sqrt", "square", "subtract"),
+    *("tan", "tanh", "true_divide"),
+)
+FUNCTIONS = (
+    *("all", "allclose", "any", "arange", "argmax", "argmin", "argsort", "array_equal"),
+    *("array_split", "atleast_1d", "atleast_2d", "broadcast_arrays", "broadcast_to", "clip"),
+    *("concatenate", "copyto", "count_nonzero", "cumprod", "cumsum", "diag", "diagonal", "dot"),
+    *("einsum", "expand_dims", "eye", "flip", "full", "full_like", "identity", "isclose"),
+    *("linspace", "matmul", "max", "mean", "median", "min", "moveaxis", "nan_to_num"),
+    *("nonzero", "ones", "ones_like", "outer", "pad", "prod", "ravel", "repeat", "reshape"),
+    *("roll", "rollaxis", "sort", "split", "squeeze", "stack", "std", "sum", "swapaxes", "take"),
+    *("take_along_axis", "tensordot", "tile", "trace", "transpose", "tril", "triu", "unique"),
+    *("var", "vdot", "vstack", "where", "zeros", "zeros_like"),
+)
+CONSTANTS = (
+    "bool_",
+    "e",
+    "float16",
+    "float32",
+    "float64",
+    "inf",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+)
+CONSTANTS += ("nan", "newaxis", "pi", "uint8", "uint32", "uint64")
+CONSTANTS += ("dtype", "finfo", "iinfo", "issubdtype", "promote_types")
+
+
+class CUDARuntimeError(RuntimeError):
+    """CuPy's error for what CUDA refuses."""
+
+
+class RawModule(cuda_host.RawModule):
+    """CuPy's, run on the CPU."""
+
+    def get_function(self, name):
+        """The kernel of this name, for arrays of the stand-in."""
+        launch = super().get_function(name)
+
+        def call(grid, block, args, *, shared_mem=0):
+            host = [unwrapped(arg, launch.name) for arg in args]
+            launch(grid, block, host, shared_mem=shared_mem)
+
+        return call
+
+
+def asarray(value, dtype=None, order=None):
+    """A NumPy array, numbers or lists on the device; a CuPy array as it is."""
+    if isinstance(value, ndarray):
+        same = np.asarray(value._host, dtype=dtype, order=order)
+        return value if same is value._host else ndarray(same)
+    return array(value, dtype, order=order)
+
+
+def array(value, dtype=None, copy=True, order=None):
+    """A copy on the device."""
+    if isinstance(value, list | tuple):
+        value = [v.get() if isinstance(v, ndarray) else v for v in value]
+    elif isinstance(value, ndarray):
+        value = value._host
+    return ndarray(np.array(value, dtype=dtype, order=order or "K"))
+
+
+def asnumpy(value):
+    """A copy in the host's memory."""
+    return value.get() if isinstance(value, ndarray) else np.asarray(value)
+
+
+def empty(shape, dtype=float, order="C"):
+    """Memory as the device might have it: full of NaN, or of −1."""
+    out = np.empty(shape, dtype=dtype, order=order)
+    out.reshape(-1, order="A").view(np.uint8)[...] = 1 if out.dtype == bool else cuda_host.NAN
+    return ndarray(out)
+
+
+def empty_like(a, dtype=None):
+    """Memory for an array like `a`."""
+    return empty(a.shape, a.dtype if dtype is None else dtype)
+
+
+def ascontiguousarray(a, dtype=None):
+    """`a` in C order, copied only if need be."""
+    return asarray(a, dtype, order="C")
+
+
+def as_strided(x, shape, strides):
+    """A view of x with these strides."""
+    return wrapped(np.lib.stride_tricks.as_strided(x._host, shape, strides))
+
+
+def get_array_module(*args):
+    """cupy if one of the arguments is CuPy's, else numpy."""
+    import cupy
+
+    return cupy if any(isinstance(a, ndarray) for a in args) else np
+
+
+def result_type(*arrays_and_dtypes):
+    """The dtype of what is computed from these."""
+    return np.result_type(*(getattr(a, "_host", a) for a in arrays_and_dtypes))
+
+
+class _Ufunc:
+    """One of CuPy's, with the `at` of those that have one."""
+
+    def __init__(self, name):
+        self.name, self.ufunc = name, getattr(np, name)
+        self.compute = function(self.ufunc, name, operands=True)
+
+    def __call__(self, *args, **kwargs):
+        return self.compute(*args, **kwargs)
+
+    def at(self, target, index, values):
+        """target[index] = ufunc(target[index], values), one after another."""
+        if self.name not in ("add", "maximum", "minimum"):
+            raise NotImplementedError(f"CuPy has no {self.name}.at")
+        self.ufunc.at(target._host, unwrapped(index, "at"), unwrapped(values, "at"))
+
+
+class _Device:
+    def synchronize(self):
+        """Everything has been done already."""
+
+
+def build() -> ModuleType:
+    """A new module `cupy`."""
+    cupy = ModuleType("cupy", __doc__)
+    vars(cupy).update({name: _Ufunc(name) for name in UFUNCS})
+    vars(cupy).update({name: function(getattr(np, name), name) for name in FUNCTIONS})
+    vars(cupy).update({name: getattr(np, name) for name in CONSTANTS})
+    own = (RawModule, array, asarray, ascontiguousarray, asnumpy, empty, empty_like)
+    own += (get_array_module, ndarray, result_type)
+    vars(cupy).update({item.__name__: item for item in own})
+    tricks = SimpleNamespace(as_strided=as_strided)
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError)
+    cupy.lib = SimpleNamespace(stride_tricks=tricks)
+    cupy.cuda = SimpleNamespace(runtime=runtime, Device=_Device)
+    return cupy
