@@ -1,7 +1,7 @@
 """A run's folder: its configuration, its metrics, and checkpoints that are whole or absent.
 
-    RUN/config.json         what was asked for, and where it ran: configuration, command, version,
-    seed, hardware RUN/metrics.jsonl       one JSON object a line, `step` first
+    RUN/config.json         configuration, command, version, backend, hardware
+    RUN/metrics.jsonl       one JSON object a line, `step` first
     RUN/last.safetensors    the state after the last completed step that was saved
     RUN/best.safetensors    the state that did best on the validation episodes
 

@@ -111,30 +111,62 @@ class TrainOptions(Config):
 
 def train(argv: Sequence[str]) -> int:
     """`scratchmeta train`."""
-    named = bool(argv) and not argv[0].startswith("-")
     resume = _value(argv, "--resume")
+    default = _recorded(Path(resume), argv) if resume else _preset(argv)
+    options = parse(TrainOptions, argv, "train", default)
     if resume:
-        config = presets.from_dict(Run.open(resume).config)
-        if named and argv[0] != config.algorithm:
-            raise UsageError(f"{resume}: is a run of {config.algorithm!r}, not {argv[0]!r}")
-    elif named or _asks_for_help(argv):
-        name = argv[0] if named else "prototypical"
-        data, preset = _value(argv, "--data"), _value(argv, "--preset")
-        config = presets.lookup(name, data, preset or "quick")
+        _refuse_changes(default, options)
+    with backend.use(options.backend):
+        return _train(options, argv)
+
+
+def _preset(argv: Sequence[str]) -> TrainOptions:
+    """The options of the preset that the command line names."""
+    if argv and not argv[0].startswith("-"):
+        name = argv[0]
+    elif {"-h", "--help"} & set(argv):
+        name = "prototypical"
     else:
         raise UsageError(
             f"train: wanted the name of an algorithm first: {', '.join(presets.PRESETS)}"
         )
-    default = TrainOptions(**_sections(config), backend=backend.current())
-    options = parse(TrainOptions, argv, "train", default)
-    asked = Config(**_sections(options))
-    if resume:
-        _refuse_changes(config, asked)
-    with backend.use(options.backend):
-        return _train(asked, options, argv)
+    config = presets.lookup(name, _value(argv, "--data"), _value(argv, "--preset") or "quick")
+    return TrainOptions(**_sections(config), backend=backend.current())
 
 
-def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
+def _recorded(folder: Path, argv: Sequence[str]) -> TrainOptions:
+    """The options of the run in `folder`."""
+    record = Run.open(folder).config
+    config = presets.from_dict(record)
+    if not argv[0].startswith("-") and argv[0] != config.algorithm:
+        raise UsageError(f"{folder}: is a run of {config.algorithm!r}, not {argv[0]!r}")
+    data_dir = record.get("data_dir")
+    return TrainOptions(
+        **_sections(config),
+        data_dir=data_dir and Path(data_dir),
+        backend=record.get("backend", backend.current()),
+    )
+
+
+def _refuse_changes(was: TrainOptions, asked: TrainOptions) -> None:
+    """Raises UsageError if anything but the number of steps is to be different from now on."""
+    if asked.out or asked.overwrite:
+        raise UsageError("--resume continues a run in its own folder: no --out, no --overwrite")
+    asked = replace(asked, training=replace(asked.training, steps=was.training.steps))
+    for section, value in _sections(was).items():
+        other = getattr(asked, section)
+        if other == value:
+            continue
+        inner = fields(value) if hasattr(value, "__dataclass_fields__") else ()
+        changed = [f.name for f in inner if getattr(value, f.name) != getattr(other, f.name)]
+        raise UsageError(
+            f"--resume continues a run as it is: only --steps can be changed, "
+            f"not {', '.join(changed) or section}"
+        )
+
+
+def _train(options: TrainOptions, argv: Sequence[str]) -> int:
+    config = Config(**_sections(options))
     algorithm = experiment.algorithm(config)
     experiment.refuse_other_ways(config, config.training.test_shape[0])
     splits = experiment.splits(config, options.data_dir)
@@ -147,6 +179,8 @@ def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
         "hardware": hardware(),
         "data_dir": options.data_dir and str(options.data_dir),
     }
+    if options.resume:  # what began the run stays on record
+        record["resumed_from"] = Run.open(options.resume).config
     state = training.train(
         algorithm,
         splits.train,
@@ -173,27 +207,8 @@ def _value(argv: Sequence[str], option: str) -> str | None:
     return None
 
 
-def _asks_for_help(argv: Sequence[str]) -> bool:
-    return "-h" in argv or "--help" in argv
-
-
 def _sections(config: Config) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in fields(Config)}
-
-
-def _refuse_changes(was: Config, asked: Config) -> None:
-    """Raises UsageError if anything but the number of steps differs."""
-    asked = replace(asked, training=replace(asked.training, steps=was.training.steps))
-    for section, value in _sections(was).items():
-        other = getattr(asked, section)
-        if other == value:
-            continue
-        inner = fields(value) if hasattr(value, "__dataclass_fields__") else ()
-        changed = [f.name for f in inner if getattr(value, f.name) != getattr(other, f.name)]
-        raise UsageError(
-            f"--resume continues a run as it is: only --steps can be changed, "
-            f"not {', '.join(changed) or section}"
-        )
 
 
 def _free_folder(config: Config) -> Path:

@@ -246,7 +246,10 @@ def test_resume_continues_bit_for_bit(run, capsys, tmp_path):
     assert main(["train", "--resume", "half", "--steps", "6"]) == 0
     for name in ("last.safetensors", "best.safetensors", "metrics.jsonl"):
         assert (tmp_path / "half" / name).read_bytes() == (run / name).read_bytes()
-    assert Run.open("half").config["training"]["steps"] == 6
+    config = Run.open("half").config
+    assert config["training"]["steps"] == 6
+    assert config["command"] == "scratchmeta train --resume half --steps 6"
+    assert config["resumed_from"]["command"].startswith("scratchmeta train maml --data sinusoids")
 
 
 def test_resume_refuses_to_become_another_run(run, capsys):
@@ -255,6 +258,8 @@ def test_resume_refuses_to_become_another_run(run, capsys):
     assert error.endswith("only --steps can be changed, not lr")
     error = refused(capsys, "train", "--resume", "run", "--inner-steps", "2", "--steps", "9")
     assert error.endswith("only --steps can be changed, not inner_steps")
+    error = refused(capsys, "train", "--resume", "run", "--out", "elsewhere")
+    assert error == "--resume continues a run in its own folder: no --out, no --overwrite"
     error = refused(capsys, "train", "prototypical", "--resume", "run")
     assert error == "run: is a run of 'maml', not 'prototypical'"
     error = refused(capsys, "train", "maml", "--resume", "nowhere")
