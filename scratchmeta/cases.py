@@ -492,6 +492,7 @@ def matmul(rng):
     yield call(ops.matmul, normal(rng, 2, 3, 4), normal(rng, 4, 2))
     yield call(ops.matmul, normal(rng, 3, 4), normal(rng, 2, 4, 2))
     yield call(ops.matmul, normal(rng, 2, 1, 3, 4), normal(rng, 3, 4, 2))
+    yield call(ops.matmul, normal(rng, 2, 3, 1), normal(rng, 1, 2))
     yield call(ops.matmul, normal(rng, 4), normal(rng, 4))
     yield call(ops.matmul, normal(rng, 2, 3, 4), normal(rng, 4))
     yield call(ops.matmul, normal(rng, 4), normal(rng, 2, 4, 3))

@@ -419,7 +419,7 @@ def _complex_step(function, vs, ws):
     ]
     with backend.use_kernels(False):  # kernels take real numbers; their references take any
         ys = function.value(points)
-    return sum(float((w * y.imag).sum()) for w, y in zip(ws, ys, strict=True)) / _COMPLEX_STEP
+    return float(diagnosis.flat(ws) @ diagnosis.flat(ys).imag) / _COMPLEX_STEP
 
 
 def _along(function, members):

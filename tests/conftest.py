@@ -49,6 +49,15 @@ def leaves_no_trace():
 
 
 @pytest.fixture
+def cupy():
+    """CuPy, or its stand-in where there is none, as the backend in use."""
+    from fakecupy import install  # late: it compiles nothing, but imports more than most tests need
+
+    with install() as module, backend.use("cupy"):
+        yield module
+
+
+@pytest.fixture
 def rng():
     """A generator with a fixed seed."""
     return np.random.default_rng(20160501)

@@ -190,6 +190,25 @@ def test_graphs_are_freed_without_the_collector(name):
         gc.enable()
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_cupy_computes_the_same(name, cupy):
+    """The same numbers as on NumPy, without one array of NumPy's getting in between."""
+    for k, example in enumerate(CASES[name].inputs()):
+        values, gradients = value_and_gradients(example, example.inputs)
+        assert all(isinstance(a, cupy.ndarray) for a in (*values, *gradients))
+        with backend.use("numpy"):
+            same = CASES[name].inputs()[k]
+            wanted = value_and_gradients(same, same.inputs)
+        close([values, gradients], wanted)
+
+
+@pytest.mark.parametrize("name", ["tanh", "getitem", "conv2d", "lstm_cell", "fomaml"])
+def test_gradcheck_runs_on_cupy(name, cupy):
+    report = CASES[name].check()
+    assert report.backend == "cupy"
+    assert report.worst < 1e-7
+
+
 def strided(x):
     """A copy whose entries lie two apart and in reverse order along every axis."""
     if not is_float(x) or x.ndim == 0:
