@@ -1,41 +1,39 @@
-"""Attention, out_i = Σ_j softmax_j(scale_i · score(q_i, k_j)) v_j, without its Q x N matrix when that is large.
+"""Attention, out_i = Σ_j softmax_j(scale_i · score(q_i, k_j)) v_j, without a Q x N matrix.
 
-Arrays: query (B.., Q, D), keys (B.., N, D), values (B.., N, V), out (B.., Q, V), logsumexp (B.., Q).
-The score is the cosine q̂ · k̂ (`unit` says what a zero vector does: cosine 0, gradient 0) or the dot
-product q · k. Both reduce to scores s_ij = q'_i · k'_j of q' = scale q̂ and k' = k̂ (or scale q and k):
+query is (B.., Q, D), keys (B.., N, D), values (B.., N, V), out (B.., Q, V), logsumexp (B.., Q).
+The score is the cosine q̂ · k̂ (0 for a zero vector, with gradient 0, see `unit`) or the dot product
+q · k. Either way scores are products s_ij = q'_i · k'_j, with q' = scale q̂ and k' = k̂, or with
+q' = scale q and k' = k:
 
-    ℓ_i = log Σ_j exp s_ij        p_ij = exp(s_ij − ℓ_i)        out_i = Σ_j p_ij v_j
+    L_i = log Σ_j exp s_ij        p_ij = exp(s_ij − L_i)        out_i = Σ_j p_ij v_j
 
-A block of keys at a time, with m the largest score so far (online softmax):
+For a tile of keys at a time, with m the largest score so far (online softmax):
 
-    m ← max(m, max_j s_j)     z ← z e^(m_old − m) + Σ_j e^(s_j − m)     o ← o e^(m_old − m) + Σ_j e^(s_j − m) v_j
-    out = o / z               ℓ = m + log z
+    m ← max(m, max_j s_j)        z ← z exp(m_before − m) + Σ_j exp(s_j − m)
+                                 o ← o exp(m_before − m) + Σ_j exp(s_j − m) v_j
+    in the end                   out = o / z        L = m + log z
 
-Backward, for the cotangent g (B.., Q, V) of out; the scores are computed again, a block at a time:
+Backward, for the cotangent g (B.., Q, V) of out, with the scores computed once more:
 
-    δ_i = g_i · out_i               u_ij = p_ij (g_i · v_j − δ_i), the cotangent of s_ij
-    gv_j = Σ_i p_ij g_i             gk'_j = Σ_i u_ij q'_i           gq'_i = Σ_j u_ij k'_j
-    gq̂_i = scale_i gq'_i            gscale_i = Σ_j u_ij q̂_i · k̂_j = q̂_i · gq'_i
+    u_ij = p_ij (g_i · v_j − g_i · out_i)        the cotangent of s_ij
+    gv_j = Σ_i p_ij g_i        gk'_j = Σ_i u_ij q'_i        gq'_i = Σ_j u_ij k'_j
+    gq̂_i = scale_i gq'_i       gscale_i = Σ_j u_ij q̂_i · k̂_j = q̂_i · gq'_i
 
-With no keys at all, out is 0. Leading axes are a batch (tasks, heads), the same in all arrays;
+With no keys at all, out is 0. Leading axes are a batch (tasks, heads), the same in all arrays:
 broadcasting them is the caller's job. All arrays are float32 or all are float64, of any memory
-layout. The online softmax is that of Milakov and Gimelshein (2018), the blocked backward pass that of
-Dao et al. (2022, algorithm 4). The derivation is in docs/derivations/attention.md.
+layout. The online softmax is that of Milakov and Gimelshein (2018), the backward pass in tiles that
+of Dao et al. (2022), algorithm 4. The derivation is in docs/derivations/attention.md.
 """
 
 import math
 from pathlib import Path
 
 import numpy as np
-from numba import prange
-
-import numba
-import numpy as np
-from numba import prange
 
 from .elementary import exp
 from .product import ROWS, add_product, lanes, product
-from .runtime import PARALLEL_WORK, CudaSource, dense, module_of, serial_and_parallel
+from .runtime import CudaSource, dense, module_of
+from .threads import count, kernel, run
 from .unit import unit, unit_backward
 
 _FEW_QUERIES = 16  # up to this many, packing the keys into tiles costs more than it saves
@@ -44,11 +42,11 @@ _KEYS = 64  # in a tile, a multiple of ROWS
 _CUDA_TILE = 64  # queries, keys and features in a tile of the CUDA kernels, for 16 x 16 threads
 
 
-@serial_and_parallel
-def _attention(q, k, v, out, lse):
+@kernel
+def _attention(start, stop, q, k, v, out, lse):
     # q (B, Q, D), k (B, N, D), v (B, N, V) -> out (B, Q, V), lse (B, Q): one query after another
     zero, n = q.dtype.type(0), k.shape[1]
-    for t in prange(lse.size):
+    for t in range(start, stop):
         b, i = t // lse.shape[1], t % lse.shape[1]
         p = np.empty(n, q.dtype)
         top = -q.dtype.type(np.inf)
@@ -69,11 +67,11 @@ def _attention(q, k, v, out, lse):
         lse[b, i] = top + np.log(z)
 
 
-@serial_and_parallel
-def _attention_backward(g, q, k, v, out, lse, gq, gk, gv):
+@kernel
+def _attention_backward(start, stop, g, q, k, v, out, lse, gq, gk, gv):
     # gq, gk and gv come filled with zeros
     zero, n = q.dtype.type(0), k.shape[1]
-    for b in prange(q.shape[0]):
+    for b in range(start, stop):
         p, u = np.empty(n, q.dtype), np.empty(n, q.dtype)
         for i in range(q.shape[1]):
             delta = zero
@@ -98,12 +96,12 @@ def _attention_backward(g, q, k, v, out, lse, gq, gk, gv):
                     gk[b, j, d] += u[j] * q[b, i, d]
 
 
-@serial_and_parallel
-def _attention_in_tiles(qt, k, v, n, ot, lse):
+@kernel
+def _attention_in_tiles(start, stop, qt, k, v, n, ot, lse):
     # qt (B, blocks, D', I), k (B, N', D'), v (B, N', V'), the first n keys count
     # -> ot (B, blocks, V', I), lse (B, blocks, I)
     blocks, width, keys = qt.shape[1], qt.shape[3], k.shape[1]
-    for t in prange(qt.shape[0] * blocks):
+    for t in range(start, stop):
         b, block = t // blocks, t % blocks
         q, o = qt[b, block], ot[b, block]
         scores, z = np.empty((_KEYS, width), q.dtype), np.zeros(width, q.dtype)
@@ -139,14 +137,14 @@ def _attention_in_tiles(qt, k, v, n, ot, lse):
             lse[b, block, i] = top[i] + np.log(z[i])
 
 
-@serial_and_parallel
-def _attention_backward_in_tiles(g, gt, q, qt, k, v, n, delta, lse, gqt, gk, gv):
+@kernel
+def _attention_backward_in_tiles(start, stop, g, gt, q, qt, k, v, n, delta, lse, gqt, gk, gv):
     # g (B, blocks, I, V'), q (B, blocks, I, D'), gt and qt the same transposed, k (B, N', D'),
     # v (B, N', V'), the first n keys count, delta and lse (B, blocks, I)
-    # -> gqt (B, C, blocks, D', I): C parts to add, gk (B, N', D'), gv (B, N', V'); all come as zeros
+    # -> gqt (B, C, blocks, D', I), C parts to add, gk (B, N', D'), gv (B, N', V'): come as zeros
     blocks, width, keys, chunks = qt.shape[1], qt.shape[3], k.shape[1], gqt.shape[1]
     tiles = (keys + _KEYS - 1) // _KEYS
-    for t in prange(qt.shape[0] * chunks):
+    for t in range(start, stop):
         b, c = t // chunks, t % chunks
         scores, products = np.empty((_KEYS, width), q.dtype), np.empty((_KEYS, width), q.dtype)
         for tile in range(tiles * c // chunks, tiles * (c + 1) // chunks):
@@ -197,36 +195,39 @@ def _from_blocks(xt, rows, columns):
 def _attention_cpu(q, k, v):
     """out and logsumexp of q (B, Q, D), k (B, N, D), v (B, N, V)."""
     (b, queries, d), (_, n, depth) = q.shape, v.shape
-    parallel = b * queries * n * (d + depth) >= PARALLEL_WORK
+    work = b * queries * n * (d + depth)
     if queries <= _FEW_QUERIES or n == 0:
         out, lse = np.empty((b, queries, depth), q.dtype), np.empty((b, queries), q.dtype)
-        _attention[parallel](q, k, v, out, lse)
+        run(_attention, work, lse.size, q, k, v, out, lse)
         return out, lse
     _, qt = _in_blocks(q)
     k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
     ot = np.empty((b, qt.shape[1], v.shape[2], qt.shape[3]), q.dtype)
     lse = np.empty((b, qt.shape[1], qt.shape[3]), q.dtype)
-    _attention_in_tiles[parallel](qt, k, v, n, ot, lse)
+    run(_attention_in_tiles, work, b * qt.shape[1], qt, k, v, n, ot, lse)
     return _from_blocks(ot, queries, depth), np.ascontiguousarray(lse.reshape(b, -1)[:, :queries])
 
 
 def _attention_backward_cpu(g, q, k, v, out, lse):
     """gq, gk and gv."""
     (b, queries, d), (_, n, depth) = q.shape, v.shape
-    parallel = b * queries * n * (d + depth) >= PARALLEL_WORK
+    work = b * queries * n * (d + depth)
     if queries <= _FEW_QUERIES or n == 0:
         gq, gk, gv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-        _attention_backward[parallel](g, q, k, v, out, lse, gq, gk, gv)
+        run(_attention_backward, work, b, g, q, k, v, out, lse, gq, gk, gv)
         return gq, gk, gv
     (q, qt), (gb, gt) = _in_blocks(q), _in_blocks(g)
     delta = np.einsum("bid,bid->bi", g, out)[..., None]
-    delta, lse = (_padded(x, qt.shape[3], 1).reshape(b, *qt.shape[1::2]) for x in (delta, lse[..., None]))
+    delta, lse = (
+        _padded(x, qt.shape[3], 1).reshape(b, *qt.shape[1::2]) for x in (delta, lse[..., None])
+    )
     k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
     # with few elements in the batch, threads share one; their parts of gq take no more than scores
-    chunks = max(1, min(numba.get_num_threads() // max(1, b), n // max(1, d))) if parallel else 1
+    chunks = max(1, min(count() // max(1, b), n // max(1, d)))
     gqt = np.zeros((b, chunks, *qt.shape[1:]), q.dtype)
     gk, gv = np.zeros_like(k), np.zeros_like(v)
-    _attention_backward_in_tiles[parallel](gb, gt, q, qt, k, v, n, delta, lse, gqt, gk, gv)
+    arrays = gb, gt, q, qt, k, v, n, delta, lse, gqt, gk, gv
+    run(_attention_backward_in_tiles, work, b * chunks, *arrays)
     gk, gv = (np.ascontiguousarray(x[:, :n, :size]) for x, size in ((gk, d), (gv, depth)))
     return _from_blocks(gqt.sum(axis=1), queries, d), gk, gv
 
@@ -267,17 +268,17 @@ def _flat(x, axes=2):
     return x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 
-def _column_of(kernel, query, keys, values, scale, score):
+def _column_of(name, query, keys, values, scale, score):
     """The scale, to multiply query with; ValueError where the arguments do not agree."""
     lead = query.shape[:-2]
     agree = query.ndim >= 2 and keys.shape[:-2] == values.shape[:-2] == lead
     if not agree or query.shape[-1] != keys.shape[-1] or keys.shape[-2] != values.shape[-2]:
         raise ValueError(
-            f"{kernel}: wanted query (B.., Q, D), keys (B.., N, D), values (B.., N, V), "
+            f"{name}: wanted query (B.., Q, D), keys (B.., N, D), values (B.., N, V), "
             f"got {query.shape}, {keys.shape}, {values.shape}"
         )
     if score not in ("cosine", "dot"):
-        raise ValueError(f"{kernel}: wanted score 'cosine' or 'dot', got {score!r}")
+        raise ValueError(f"{name}: wanted score 'cosine' or 'dot', got {score!r}")
     if isinstance(scale, (int, float)):
         return scale
     if scale.shape in ((), lead):
@@ -285,35 +286,38 @@ def _column_of(kernel, query, keys, values, scale, score):
     if scale.shape == query.shape[:-1]:
         return scale[..., None]
     raise ValueError(
-        f"{kernel}: wanted scale a number, (B..) or (B.., Q), got {scale.shape}, query {query.shape}"
+        f"{name}: wanted scale a number, (B..) or (B.., Q), got {scale.shape}, query {query.shape}"
     )
 
 
 def attention(query, keys, values, scale=1.0, score="cosine"):
     """(out, logsumexp): out (B.., Q, V) = softmax(scale · score(query, keys)) values.
 
-    score is "cosine" or "dot"; scale is a number or an array (B..) or (B.., Q). logsumexp (B.., Q) is
-    what the backward pass needs.
+    score is "cosine" or "dot"; scale is a number or an array (B..) or (B.., Q). logsumexp (B.., Q)
+    is for the backward pass.
     """
     column = _column_of("attention", query, keys, values, scale, score)
     q, k = (unit(query)[0], unit(keys)[0]) if score == "cosine" else (query, keys)
     q, k, v = dense("attention", q * column, k, values)
-    run = _attention_cpu if isinstance(q, np.ndarray) else _attention_cuda
-    out, lse = run(_flat(q), _flat(k), _flat(v))
+    compute = _attention_cpu if isinstance(q, np.ndarray) else _attention_cuda
+    out, lse = compute(_flat(q), _flat(k), _flat(v))
     return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
 
 
 def attention_backward(g, query, keys, values, out, logsumexp, scale=1.0, score="cosine"):
-    """(gquery, gkeys, gvalues, gscale) for the cotangent g (B.., Q, V) of out; gscale has scale's shape."""
+    """(gquery, gkeys, gvalues, gscale) for the cotangent g (B.., Q, V) of out.
+
+    gscale has the shape of scale.
+    """
     column = _column_of("attention_backward", query, keys, values, scale, score)
     if g.shape != (*query.shape[:-1], values.shape[-1]):
         raise ValueError(f"attention_backward: wanted g {out.shape}, got {g.shape}")
     cosine = score == "cosine"
     (q, rq), (k, rk) = (unit(query), unit(keys)) if cosine else ((query, None), (keys, None))
     arrays = dense("attention_backward", g, q * column, k, values, out)
-    run = _attention_backward_cpu if isinstance(q, np.ndarray) else _attention_backward_cuda
+    compute = _attention_backward_cpu if isinstance(q, np.ndarray) else _attention_backward_cuda
     (lse,) = dense("attention_backward", logsumexp)
-    gq, gk, gv = run(*(_flat(x) for x in arrays), _flat(lse, 1))
+    gq, gk, gv = compute(*(_flat(x) for x in arrays), _flat(lse, 1))
     gq, gk, gv = gq.reshape(q.shape), gk.reshape(k.shape), gv.reshape(values.shape)
     gscale = (gq * q).sum(axis=-1)
     if isinstance(scale, (int, float)) or scale.ndim == 0:

@@ -21,12 +21,11 @@ memory layout. The derivation is in docs/derivations/pairwise.md.
 import math
 from pathlib import Path
 
-import numba
 import numpy as np
-from numba import prange
 from numba.extending import register_jitable
 
-from .runtime import FASTMATH, PARALLEL_WORK, CudaSource, dense, module_of, serial_and_parallel
+from .runtime import CudaSource, dense, module_of
+from .threads import FASTMATH, count, kernel, run
 from .unit import unit, unit_backward
 
 _ROWS = 16  # rows of x that meet a block of rows of y while it is in the first-level cache
@@ -58,18 +57,18 @@ def _absolute_slope(a, b, g):
 def _forward(term):
     """The compiled distances with the given term(x_id, y_jd, w_d)."""
 
-    @serial_and_parallel
-    def forward(x, y, w, out):
+    @kernel
+    def forward(start, stop, x, y, w, out):
         # x (B, N, D), y (B, M, D), w (B, D) -> out (B, N, M)
         n, m, depth = x.shape[1], y.shape[1], x.shape[2]
         blocks = (n + _ROWS - 1) // _ROWS
         columns = 4 * max(1, _CACHE // max(1, 4 * depth * x.itemsize))
-        for t in prange(x.shape[0] * blocks):
+        for t in range(start, stop):
             b, first = t // blocks, t % blocks * _ROWS
-            for start in range(0, m, columns):
+            for column in range(0, m, columns):
                 for i in range(first, min(n, first + _ROWS)):
                     # four columns at a time, past the end the last one again
-                    for j in range(start, min(m, start + columns), 4):
+                    for j in range(column, min(m, column + columns), 4):
                         j1, j2, j3 = min(j + 1, m - 1), min(j + 2, m - 1), min(j + 3, m - 1)
                         s0 = s1 = s2 = s3 = x.dtype.type(0)
                         for d in range(depth):
@@ -86,11 +85,11 @@ def _forward(term):
 def _backward(slope):
     """The compiled gradients with the given slope(x_id, y_jd, g_ij) = g_ij f(x_id − y_jd)."""
 
-    @serial_and_parallel
-    def backward(g, x, yt, gx, gyt):
+    @kernel
+    def backward(start, stop, g, x, yt, gx, gyt):
         # g (B, N, M), x (B, N, D), yt (B, D, M) -> gx (B, N, D), gyt (B, C, D, M): C parts to add
         n, m, chunks = x.shape[1], yt.shape[2], gyt.shape[1]
-        for t in prange(x.shape[0] * chunks):
+        for t in range(start, stop):
             b, c = t // chunks, t % chunks
             nothing = np.zeros(m, x.dtype)
             end = n * (c + 1) // chunks
@@ -123,55 +122,60 @@ def _backward(slope):
 
 _sqeuclidean, _sqeuclidean_backward = _forward(_square), _backward(_square_slope)
 _cityblock, _cityblock_backward = _forward(_absolute), _backward(_absolute_slope)
+
+
 _cuda = CudaSource(Path(__file__).with_suffix(".cu"))
 
 
-def _sizes(kernel, x, y):
+def _sizes(name, x, y):
     """B, N, M and D; ValueError where x and y do not agree."""
     if x.ndim < 2 or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"{kernel}: wanted x (B.., N, D), y (B.., M, D), got {x.shape}, {y.shape}")
+        raise ValueError(f"{name}: wanted x (B.., N, D), y (B.., M, D), got {x.shape}, {y.shape}")
     return math.prod(x.shape[:-2]), x.shape[-2], y.shape[-2], x.shape[-1]
 
 
-def _weights(kernel, weight, x):
+def _weights(name, weight, x):
     """w (B.., D): the weight for each element of the batch; ones where there is none."""
     if weight is not None and weight.shape not in ((x.shape[-1],), (*x.shape[:-2], x.shape[-1])):
-        raise ValueError(f"{kernel}: wanted weight (D,) or (B.., D), got {weight.shape}, x {x.shape}")
-    w = module_of(x).empty((*x.shape[:-2], x.shape[-1]), x.dtype if weight is None else weight.dtype)
+        raise ValueError(f"{name}: wanted weight (D,) or (B.., D), got {weight.shape}, x {x.shape}")
+    w = module_of(x).empty(
+        (*x.shape[:-2], x.shape[-1]), x.dtype if weight is None else weight.dtype
+    )
     w[...] = 1 if weight is None else weight
     return w
 
 
-def _distances(kernel, compiled, x, y, weight=None):
-    b, n, m, d = _sizes(kernel, x, y)
-    x, y, w = dense(kernel, x, y, _weights(kernel, weight, x))
+def _distances(name, compiled, x, y, weight=None):
+    b, n, m, d = _sizes(name, x, y)
+    x, y, w = dense(name, x, y, _weights(name, weight, x))
     out = module_of(x).empty((*x.shape[:-1], m), x.dtype)
     if isinstance(x, np.ndarray):
-        run = compiled[b * n * m * d >= PARALLEL_WORK]
-        run(x.reshape(b, n, d), y.reshape(b, m, d), w.reshape(b, d), out.reshape(b, n, m))
+        arrays = x.reshape(b, n, d), y.reshape(b, m, d), w.reshape(b, d), out.reshape(b, n, m)
+        run(compiled, b * n * m * d, b * -(-n // _ROWS), *arrays)
     elif out.size:
         tiles = b * -(-n // _TILE) * -(-m // _TILE)
-        _cuda(kernel, x.dtype)((tiles,), (16, 16), (x, y, w, out, n, m, d))
+        _cuda(name, x.dtype)((tiles,), (16, 16), (x, y, w, out, n, m, d))
     return out
 
 
-def _gradients(kernel, compiled, g, x, y):
+def _gradients(name, compiled, g, x, y):
     """gx' and gy'."""
-    b, n, m, d = _sizes(kernel, x, y)
+    b, n, m, d = _sizes(name, x, y)
     if g.shape != (*x.shape[:-1], m):
-        raise ValueError(f"{kernel}: wanted g {(*x.shape[:-1], m)}, got {g.shape}")
-    g, x, y = dense(kernel, g, x, y)
+        raise ValueError(f"{name}: wanted g {(*x.shape[:-1], m)}, got {g.shape}")
+    g, x, y = dense(name, g, x, y)
     if isinstance(x, np.ndarray):
-        parallel = b * n * m * d >= PARALLEL_WORK
+        work = b * n * m * d
         # with few elements in the batch, threads share one; their parts of gy take no more than g
-        chunks = max(1, min(numba.get_num_threads() // b, n // d)) if parallel else 1
+        chunks = max(1, min(count() // max(1, b), n // max(1, d)))
         yt = np.ascontiguousarray(y.reshape(b, m, d).swapaxes(1, 2))
         gx, gyt = np.empty_like(x), np.zeros((b, chunks, d, m), x.dtype)
-        compiled[parallel](g.reshape(b, n, m), x.reshape(b, n, d), yt, gx.reshape(b, n, d), gyt)
+        arrays = g.reshape(b, n, m), x.reshape(b, n, d), yt, gx.reshape(b, n, d), gyt
+        run(compiled, work, b * chunks, *arrays)
         gy = np.ascontiguousarray(gyt.sum(axis=1).swapaxes(1, 2)).reshape(y.shape)
     else:
         gx, gy = module_of(x).empty_like(x), module_of(x).empty_like(y)
-        launch = _cuda(kernel, x.dtype)
+        launch = _cuda(name, x.dtype)
         # f is odd, so gy' is the gx' of the transposed problem
         for gv, u, v, rows, others, steps in ((gx, x, y, n, m, (m, 1)), (gy, y, x, m, n, (1, m))):
             if gv.size:
@@ -203,7 +207,9 @@ def cityblock_backward(g, x, y, weight=None):
     w = _weights("cityblock_backward", weight, x)[..., None, :]
     # Σ_i gx'_id + Σ_j gy'_jd = 0: any centre may be subtracted, and one near the data loses least
     centre = y[..., :1, :] if y.shape[-2] else 0
-    gw = ((x - centre) * gx).sum(-2, dtype=np.float64) + ((y - centre) * gy).sum(-2, dtype=np.float64)
+    gw = ((x - centre) * gx).sum(-2, dtype=np.float64) + ((y - centre) * gy).sum(
+        -2, dtype=np.float64
+    )
     gw = gw.reshape(-1, gw.shape[-1]).sum(0) if weight.ndim == 1 else gw
     return w * gx, w * gy, gw.astype(weight.dtype)
 

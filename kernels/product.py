@@ -1,17 +1,19 @@
 """Matrix products inside Numba kernels, at the speed of the best libraries, for operands in cache.
 
-    product(a, b, c)       c  = a b
-    add_product(a, b, c)   c += a b        a (R, K) of any strides, b (K, W) and c (R, W) with contiguous rows
+    product(a, b, c)        c = a b
+    add_product(a, b, c)    c += a b
 
-R must be a multiple of ROWS and W of `lanes(dtype)`: kernels round their scratch arrays up. Nothing is checked.
+a (R, K) may have any strides; b (K, W) and c (R, W) have contiguous rows. R must be a multiple of
+ROWS and W of `lanes(dtype)`: kernels round their scratch arrays up. Nothing is checked.
 
-A kernel that calls these on tiles of its own needs no BLAS, whose threads would have to take turns
-with Numba's, and can use a tile while it is in the cache.
+A kernel that calls these on tiles of its own can use a tile while it is in the cache, and needs no
+BLAS, whose threads would have to take turns with the kernel's.
 
-Numba has no vectors, and its loops keep no vector of partial sums in registers. So the innermost step is
-written in LLVM's intermediate language: 4 rows x 3 vectors of c stay in 12 registers while k runs,
+Numba has no vectors, and its loops keep no vector of partial sums in registers. So the innermost
+step is written in LLVM's intermediate language: 4 rows of 3 vectors of c stay in 12 registers while
+k runs, and for each k
 
-    for k:  y0, y1, y2 = b[k, j : j + 3 vectors];   for each of 4 rows:  c_row += a[row, k] · (y0, y1, y2)
+    y0, y1, y2 = three vectors of b[k];  in each of the 4 rows:  c0, c1, c2 += a[row, k] y0, y1, y2
 
 which is 12 multiply-adds for 7 loads: the arithmetic, not the loads, sets the pace.
 """

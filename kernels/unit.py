@@ -3,26 +3,26 @@
     r = 1 / |x|,  or 0 where |x|² is below the smallest normal number        x̂ = r x
     gx = r (gx̂ − x̂ (x̂ · gx̂))
 
-There is no ε. A zero vector has x̂ = 0, hence cosine 0 with everything and gradient 0, and so has every
-vector shorter than 1.1e-19 (float32) or 1.5e-154 (float64), whose square is not a normal number.
+There is no ε. A zero vector has x̂ = 0, hence cosine 0 with everything and gradient 0, and so has
+every vector shorter than 1.1e-19 (float32) or 1.5e-154 (float64), whose square is not a normal
+number.
 """
 
 import math
 from pathlib import Path
 
 import numpy as np
-from numba import prange
 
-from .runtime import PARALLEL_WORK, CudaSource, dense, module_of, serial_and_parallel
+from .runtime import CudaSource, dense, module_of
+from .threads import kernel, run
 
 _WARPS = 8  # rows of one CUDA block, a warp of 32 threads for each
 
 
-@serial_and_parallel
-def _unit(x, tiny, y, r):
-    zero = x.dtype.type(0)
-    one = x.dtype.type(1)
-    for i in prange(x.shape[0]):
+@kernel
+def _unit(start, stop, x, tiny, y, r):
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for i in range(start, stop):
         square = zero
         for d in range(x.shape[1]):
             square += x[i, d] * x[i, d]
@@ -31,9 +31,9 @@ def _unit(x, tiny, y, r):
             y[i, d] = r[i] * x[i, d]
 
 
-@serial_and_parallel
-def _unit_backward(gy, y, r, gx):
-    for i in prange(y.shape[0]):
+@kernel
+def _unit_backward(start, stop, gy, y, r, gx):
+    for i in range(start, stop):
         along = y.dtype.type(0)
         for d in range(y.shape[1]):
             along += y[i, d] * gy[i, d]
@@ -51,8 +51,8 @@ def unit(x):
     y, r = xp.empty_like(x), xp.empty(lead, x.dtype)
     tiny = np.finfo(x.dtype).tiny
     if xp is np:
-        run = _unit[x.size >= PARALLEL_WORK]
-        run(x.reshape(rows, d), tiny, y.reshape(rows, d), r.reshape(rows))
+        arrays = x.reshape(rows, d), tiny, y.reshape(rows, d), r.reshape(rows)
+        run(_unit, x.size, rows, *arrays)
     elif rows:
         _cuda("unit", x.dtype)((-(-rows // _WARPS),), (32, _WARPS), (x, tiny, y, r, rows, d))
     return y, r
@@ -64,8 +64,8 @@ def unit_backward(gy, y, r):
     xp, d, rows = module_of(y), y.shape[-1], math.prod(y.shape[:-1])
     gx = xp.empty_like(y)
     if xp is np:
-        run = _unit_backward[y.size >= PARALLEL_WORK]
-        run(gy.reshape(rows, d), y.reshape(rows, d), r.reshape(rows), gx.reshape(rows, d))
+        arrays = gy.reshape(rows, d), y.reshape(rows, d), r.reshape(rows), gx.reshape(rows, d)
+        run(_unit_backward, y.size, rows, *arrays)
     elif rows:
         launch = _cuda("unit_backward", y.dtype)
         launch((-(-rows // _WARPS),), (32, _WARPS), (gy, y, r, gx, rows, d))
