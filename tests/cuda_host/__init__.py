@@ -58,7 +58,8 @@ class RawModule:
         self.standard = next((o for o in options if o.lstrip("-").startswith("std=")), None)
         if name_expressions and not self.standard:
             raise ValueError("RawModule: name_expressions want an option -std=c++..., got none")
-        plain = re.findall(r'extern\s+"C"\s+__global__\s+void\s+(\w+)', code)
+        bounds = r"(?:__launch_bounds__\(.*?\)\s*)?"
+        plain = re.findall(rf'extern\s+"C"\s+__global__\s+void\s+{bounds}(\w+)', code)
         self.names = [*name_expressions, *plain]
         self.code = code
         self._library = None

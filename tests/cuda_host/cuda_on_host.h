@@ -274,7 +274,10 @@ inline unsigned syncthreads_count(const char* function, int line, bool vote) {
     return machine->votes;
 }
 
-inline void syncwarp(int line, unsigned mask = 0xffffffffu) { wait(IN_WARP_FUNCTION, "__syncwarp", line, mask, 0); }
+struct Syncwarp {
+    int line;
+    void operator()(unsigned mask = 0xffffffffu) const { wait(IN_WARP_FUNCTION, "__syncwarp", line, mask, 0); }
+};
 
 // the votes of the lanes in the mask
 inline unsigned ballot(const char* function, int line, unsigned mask, bool vote) {
@@ -346,7 +349,7 @@ extern "C" inline __attribute__((used)) void __ubsan_handle_out_of_bounds(cuda_h
 #define __syncthreads_or(vote) int(cuda_host::syncthreads_count("__syncthreads_or", __LINE__, vote) > 0)
 #define __syncthreads_and(vote) \
     int(cuda_host::syncthreads_count("__syncthreads_and", __LINE__, vote) == blockDim.x * blockDim.y * blockDim.z)
-#define __syncwarp(...) cuda_host::syncwarp(__LINE__, ##__VA_ARGS__)
+#define __syncwarp cuda_host::Syncwarp{__LINE__}
 #define __shfl_sync(...) cuda_host::shuffle_idx(__LINE__, __VA_ARGS__)
 #define __shfl_up_sync(...) cuda_host::shuffle_up(__LINE__, __VA_ARGS__)
 #define __shfl_down_sync(...) cuda_host::shuffle_down(__LINE__, __VA_ARGS__)

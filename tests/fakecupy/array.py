@@ -1,10 +1,11 @@
 """`ndarray`: an array that behaves as CuPy's where CuPy's differs from NumPy's.
 
 The numbers lie in a NumPy array, but nothing gets at them without `get()`: NumPy's functions and
-arrays are refused, in operators, as arguments, indices and values; results are 0-dimensional arrays
-where NumPy's would be scalars; there are no methods and flags but CuPy's. Stricter than CuPy in
-places: it takes NumPy arrays as values in x[i] = value, wraps indices that are out of bounds and has
-its own functions called by NumPy's. Code that runs here relies on none of that.
+arrays are refused, in operators, as arguments, indices and values; results are 0-dimensional
+arrays where NumPy's would be scalars; there are no methods and flags but CuPy's. It is stricter
+than CuPy, which takes a NumPy array as the value in x[i] = value, wraps indices that are out of
+bounds, and is called when NumPy's functions get its arrays: code that runs here relies on none of
+that.
 """
 
 import operator
@@ -18,8 +19,17 @@ METHODS = (
     *("repeat", "reshape", "round", "sort", "squeeze", "std", "sum", "swapaxes", "take", "trace"),
     *("transpose", "var", "view"),
 )
-BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
-COMPARISONS = "eq ne lt le gt ge"
+BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+IN_PLACE = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.divide,
+    "pow": np.power,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}
 
 
 class ndarray:
@@ -101,20 +111,18 @@ class ndarray:
 
 
 def _index(index):
-    """The index for the NumPy array; TypeError for what CuPy does not take or would copy."""
-    parts = []
-    for part in index if isinstance(index, tuple) else (index,):
-        if isinstance(part, ndarray):
-            part = part._host
-        elif not (part is None or part is Ellipsis or isinstance(part, slice)):
-            try:
-                part = operator.index(part) if not isinstance(part, np.ndarray | bool) else None
-            except TypeError:
-                part = None
-            if part is None:
-                raise TypeError(f"an index of a CuPy array, got {type(index).__name__}: {index!r}")
-        parts.append(part)
-    return tuple(parts) if isinstance(index, tuple) else parts[0]
+    """The index for the NumPy array; TypeError for what CuPy does not take, or would copy."""
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    if isinstance(index, ndarray):
+        return index._host
+    if index is None or index is Ellipsis or isinstance(index, slice):
+        return index
+    if isinstance(index, list) and all(isinstance(i, int) for i in index):
+        return index
+    if isinstance(index, np.ndarray):
+        raise TypeError(f"index: Unsupported type {np.ndarray}")
+    return operator.index(index)
 
 
 # --- between the two kinds of array ---------------------------------------------------------------
@@ -162,38 +170,41 @@ def function(f, where: str, operands: bool = False):
 # --- methods and operators ------------------------------------------------------------------------
 
 
-def _method(name):
-    numpys = getattr(np.ndarray, name)
-    return function(numpys, name)
+def _is_for_arrays(other):
+    """Whether an operator is this class's: a Tensor, which says so, has its own."""
+    return isinstance(other, ndarray) or getattr(other, "__array_ufunc__", True) is not None
 
 
-def _operator(name, reflected=False, in_place=False):
+def _operator(name, reflected=False):
     compute = getattr(operator, {"and": "and_", "or": "or_"}.get(name, name))
-    symbol = f"operator {name}"
 
     def call(self, other):
-        if getattr(other, "__array_ufunc__", True) is None and not isinstance(other, ndarray):
-            return NotImplemented  # a Tensor, which knows what to do
-        mine, others = self._host, _operand(other, symbol)
-        return wrapped(compute(others, mine) if reflected else compute(mine, others))
+        if not _is_for_arrays(other):
+            return NotImplemented
+        pair = self._host, _operand(other, f"operator {name}")
+        return wrapped(compute(*pair[::-1]) if reflected else compute(*pair))
 
-    def call_in_place(self, other):
-        ufunc = {"sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power"}
-        ufunc |= {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"}
-        getattr(np, ufunc.get(name, name))(self._host, _operand(other, symbol), out=self._host)
+    return call
+
+
+def _in_place(name, ufunc):
+    def call(self, other):
+        if not _is_for_arrays(other):
+            return NotImplemented
+        ufunc(self._host, _operand(other, f"operator {name}"), out=self._host)
         return self
 
-    return call_in_place if in_place else call
+    return call
 
 
 for _name in METHODS:
-    setattr(ndarray, _name, _method(_name))
-for _name in BINARY.split():
+    setattr(ndarray, _name, function(getattr(np.ndarray, _name), _name))
+for _name in BINARY:
     setattr(ndarray, f"__{_name}__", _operator(_name))
     setattr(ndarray, f"__r{_name}__", _operator(_name, reflected=True))
-for _name in "add sub mul truediv pow and or xor".split():
-    setattr(ndarray, f"__i{_name}__", _operator(_name, in_place=True))
-for _name in COMPARISONS.split():
+for _name, _ufunc in IN_PLACE.items():
+    setattr(ndarray, f"__i{_name}__", _in_place(_name, _ufunc))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(ndarray, f"__{_name}__", _operator(_name))
-for _name in "neg pos abs invert".split():
+for _name in ("neg", "pos", "abs", "invert"):
     setattr(ndarray, f"__{_name}__", function(getattr(operator, _name), f"operator {_name}"))
