@@ -1,112 +1,36 @@
-"""The commands behind `scratchmeta`, each an options object and a function of it."""
+"""The commands behind `scratchmeta`: functions of the arguments that return an exit status."""
 
-import contextlib
-import io
 import json
 import os
 import platform
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 import tyro
 
-from scratchmeta import __version__, backend, episodes, experiment, presets, training
+from scratchmeta import __version__, backend, episodes, evaluation, experiment, presets, training
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
-from scratchmeta.evaluation import Evaluation, NearestNeighbour
-from scratchmeta.evaluation import evaluate as evaluated
+from scratchmeta.options import (
+    BenchOptions,
+    CheckOptions,
+    EvaluateOptions,
+    ListOptions,
+    PlotOptions,
+    TrainOptions,
+    UsageError,
+    parse,
+)
 from scratchmeta.presets import Config
 from scratchmeta.progress import Progress
 from scratchmeta.tree import to_backend
 
-Options = TypeVar("Options")
-Backend = Literal["numpy", "cupy"]
-Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-
-Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")]
-
-
-class UsageError(ValueError):
-    """The command line cannot be read."""
-
-
-def parse(
-    options: type[Options],
-    argv: Sequence[str],
-    prog: str,
-    default: Options | Any = tyro.MISSING_NONPROP,
-) -> Options:
-    """The options of `argv`, others as in `default`; raises UsageError saying what is wrong.
-
-    The description in --help is the docstring of `options`.
-    """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                options,
-                default=default,
-                args=list(argv),
-                prog=f"scratchmeta {prog}",
-                config=(
-                    tyro.conf.OmitArgPrefixes,
-                    tyro.conf.AvoidSubcommands,
-                    tyro.conf.FlagCreatePairsOff,
-                ),
-            )
-    except SystemExit as stop:
-        if stop.code == 0:  # --help
-            raise
-        raise UsageError(
-            f"{_unboxed(complaint.getvalue())} (scratchmeta {prog} --help lists the options)"
-        ) from None
-
-
-def _unboxed(message: str) -> str:
-    """One line of a message in tyro's box: what is wrong, a rule, hints, a rule, where help is."""
-    parts: list[list[str]] = [[]]
-    for line in message.splitlines():
-        text = line.strip(" │")
-        if set(text) & set("╭╰") or not text:
-            continue
-        if set(text) <= set("─-"):
-            parts.append([])
-        else:
-            parts[-1].append(text)
-    if "╭" not in message:  # no box where the terminal has no such characters: a title comes first
-        parts = parts[1:]
-    said = [" ".join(part) for part in parts]
-    return "; ".join(part for part in said if "full helptext" not in part)
-
-
 # --- train --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(Config):
-    """Train an algorithm, in a run folder that evaluate, plot and --resume take.
-
-    What is not given comes from the preset. `scratchmeta train ALGORITHM --data DATA --preset
-    PRESET --help` shows its values.
-    """
-
-    algorithm: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGORITHM")]
-    """One of `scratchmeta list`."""
-    out: Path | None = None
-    """The run's folder; the first free one of runs/ALGORITHM-DATA-1, 2, ... if not given."""
-    resume: Path | None = None
-    """Continue the run in this folder, bit for bit; only --steps can be changed."""
-    overwrite: bool = False
-    """Replace the run that is in the folder."""
-    data_dir: Path | None = None
-    """Folder of the data (or SCRATCHMETA_DATA); Omniglot's zips in it or in its folder omniglot."""
-    backend: Backend = "numpy"
-    """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
 
 
 def train(argv: Sequence[str]) -> int:
@@ -238,32 +162,6 @@ def hardware() -> dict[str, Any]:
 # --- evaluate -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Evaluate a run on test episodes, of classes it was not trained on."""
-
-    run: Folder
-    """The run's folder."""
-    episodes: int = 600
-    """Test episodes."""
-    n_way: int | None = None
-    """Classes in an episode; as in the run's validation if not given."""
-    k_shot: int | None = None
-    """Labelled examples of each class; as in training if not given."""
-    n_query: int | None = None
-    """Examples of each class to predict; as in the run's validation if not given."""
-    seed: int = 0
-    """Decides the test episodes."""
-    checkpoint: Literal["best", "last"] = "best"
-    """The best by validation, or the last."""
-    data_dir: Path | None = None
-    """Where the data lies, if not where it lay in training (or SCRATCHMETA_DATA)."""
-    backend: Backend = "numpy"
-    """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
-    json: bool = False
-    """Print one JSON object: accuracy or mse, ci95, episodes, n_way, k_shot."""
-
-
 def evaluate(argv: Sequence[str]) -> int:
     """`scratchmeta evaluate`."""
     default = EvaluateOptions(run=tyro.MISSING, backend=backend.current())
@@ -297,8 +195,8 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
     n_query = n_query if options.n_query is None else options.n_query
     experiment.refuse_other_ways(run.config, n_way)
 
-    def on_test(algorithm: Any, progress: bool = False) -> Evaluation:
-        return evaluated(
+    def on_test(algorithm: Any, progress: bool = False) -> evaluation.Evaluation:
+        return evaluation.evaluate(
             algorithm,
             run.params,
             run.splits.test,
@@ -312,7 +210,7 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
 
     result = on_test(run.algorithm, progress=True)
     if result.measure == "accuracy":
-        baseline = on_test(NearestNeighbour()).value
+        baseline = on_test(evaluation.NearestNeighbour()).value
         return {**result.as_dict(), "chance": 1 / n_way, "nearest_neighbour": baseline}
     adapted = (
         experiment.algorithm(run.config, eval_inner_steps=steps)
@@ -322,25 +220,6 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
 
 
 # --- check, bench -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """Verify gradients numerically, first and second order, and print a line for each subject.
-
-    The exit status is 1 when one of them is wrong.
-    """
-
-    names: Names = ()
-    """Operations, layers, losses, optimisers, algorithms, or a kind such as "layer"; else all."""
-    seed: int = 0
-    """Decides the numbers at which gradients are checked."""
-    no_kernels: bool = False
-    """Check the plain references in place of the kernels."""
-    backend: Backend = "numpy"
-    """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
-    json: bool = False
-    """Print one JSON object: passed, and results, one for each subject."""
 
 
 def check(argv: Sequence[str]) -> int:
@@ -363,22 +242,6 @@ def check(argv: Sequence[str]) -> int:
     else:
         print(cases.table(results))
     return 0 if passed else 1
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """Time one training step of every algorithm, as its quick presets have it.
-
-    A step is the gradient over one batch of episodes and the optimizer's update; the median of
-    some. The folder benchmarks/ of the repository holds the comparisons with other libraries.
-    """
-
-    rounds: int = 5
-    """Steps timed, at least, after one that is not."""
-    backend: Backend = "numpy"
-    """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
-    json: bool = False
-    """Print one JSON object: hardware, and steps, one for each algorithm and data."""
 
 
 def bench(argv: Sequence[str]) -> int:
@@ -427,14 +290,6 @@ def _step_seconds(config: Config, rounds: int) -> float:
 # --- list, plot ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ListOptions:
-    """List the algorithms: name, paper, family, and the data they have presets for."""
-
-    json: bool = False
-    """Print a JSON list of objects."""
-
-
 def list_(argv: Sequence[str]) -> int:
     """`scratchmeta list`."""
     options = parse(ListOptions, argv, "list")
@@ -461,18 +316,6 @@ def _presets(algorithm: str) -> dict[str, list[str]]:
     """{data: names of the presets}."""
     table = presets.PRESETS[algorithm]
     return {data: [p for d, p in table if d == data] for data, _ in table}
-
-
-@dataclass(frozen=True)
-class PlotOptions:
-    """Draw a run: a test episode with its predictions, and the learning curve."""
-
-    run: Folder
-    """The run's folder; episode.png and learning.png are written into it."""
-    episode: int = 0
-    """Number of the test episode."""
-    data_dir: Path | None = None
-    """Where the data lies, if not where it lay in training (or SCRATCHMETA_DATA)."""
 
 
 def plot(argv: Sequence[str]) -> int:

@@ -23,6 +23,7 @@ LAYERS = [
     {"algorithms"},
     {"presets", "progress", "checkpoint", "evaluation", "training", "cases"},
     {"experiment", "plots"},
+    {"options"},
     {"commands"},
     {"cli", "__main__"},
 ]
