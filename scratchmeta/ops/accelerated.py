@@ -5,16 +5,12 @@ Each is `fused` from its definition in `reference` and the kernels in the folder
 
 import numpy as np
 
+from scratchmeta.backend import xp
 from scratchmeta.core import raw
 from scratchmeta.ops import reference
 from scratchmeta.ops.fused import fused
 from scratchmeta.ops.linalg import project
-from scratchmeta.ops.reference import (
-    attention,
-    channels,
-    cosine_attention,
-    lstm_gates,
-)
+from scratchmeta.ops.reference import channels
 from scratchmeta.ops.shape import broadcast_to
 
 __all__ = [
@@ -53,6 +49,11 @@ def pairwise_distance(x, y, metric="sqeuclidean", weight=None):
     return _sqeuclidean(x, y) if metric == "sqeuclidean" else _cosine(x, y)
 
 
+def _zeros_like(x):
+    """Zeros for a cotangent that nothing asked for."""
+    return xp(x).zeros_like(x)
+
+
 def _alike(*arrays):
     """Arrays (..., N, D) with their leading axes broadcast against one another, as kernels want."""
     lead = np.broadcast_shapes(*(a.shape[:-2] for a in arrays))
@@ -87,6 +88,54 @@ _cosine = fused(
 )
 
 
+# --- attention ----------------------------------------------------------------------------------
+
+
+def attention(query, keys, values, scale=1.0):
+    """softmax(scale ⟨query, keys⟩) values: a read of the values, weighted by likeness to the keys.
+
+    query (..., Q, D), keys (..., N, D), values (..., N, V) -> (..., Q, V); leading axes broadcast.
+    `scale` is a number, or an array (...) or (..., Q). For large Q and N the kernels never form the
+    Q × N matrix. Raises OperationError when shapes do not fit.
+    """
+    return _attention(*_alike(query, keys, values), scale)
+
+
+def cosine_attention(query, keys, values, scale=1.0):
+    """softmax(scale cos(query, keys)) values: attention by the angle between query and key.
+
+    Shapes as in `attention`. A zero vector has cosine 0 with everything, and gradient 0.
+    """
+    return _cosine_attention(*_alike(query, keys, values), scale)
+
+
+def _attention_fused(definition, score):
+    """A reference tied to the attention kernels with this score."""
+
+    def forward(query, keys, values, scale):
+        from scratchmeta.kernels import attention as kernel
+
+        out, logsumexp = kernel.attention(query, keys, values, scale, score)
+        return (out,), logsumexp
+
+    def backward(gs, ys, logsumexp, query, keys, values, scale):
+        from scratchmeta.kernels import attention as kernel
+
+        *gx, gscale = kernel.attention_backward(
+            *gs, query, keys, values, *ys, logsumexp, scale, score
+        )
+        return (*gx, gscale if hasattr(scale, "ndim") else None)
+
+    return fused(definition, forward, backward)
+
+
+_attention = _attention_fused(reference.attention, "dot")
+_cosine_attention = _attention_fused(reference.cosine_attention, "cosine")
+
+
+# --- the LSTM cell ------------------------------------------------------------------------------
+
+
 def lstm_cell(x, h, c, w_x, w_h, b):
     """One step of a long short-term memory (Hochreiter & Schmidhuber 1997, with forget gates).
 
@@ -97,6 +146,29 @@ def lstm_cell(x, h, c, w_x, w_h, b):
     """
     z = project(x, w_x) + project(h, w_h)
     return lstm_gates(z + channels(b, z.ndim - b.ndim), c)
+
+
+def _gates(z, c):
+    from scratchmeta.kernels import lstm
+
+    h_new, c_new, gates = lstm.gates(z, c)
+    return (h_new, c_new), gates
+
+
+def _gates_backward(gs, ys, gates, z, c):
+    from scratchmeta.kernels import lstm
+
+    return lstm.gates_backward(*gs, c, ys[1], gates)
+
+
+def _gates_double_backward(us, gs, ys, gates, z, c):
+    from scratchmeta.kernels import lstm
+
+    us = [_zeros_like(x) if u is None else u for u, x in zip(us, (z, c), strict=True)]
+    return lstm.gates_double_backward(*us, *gs, c, ys[1], gates)
+
+
+lstm_gates = fused(reference.lstm_gates, _gates, _gates_backward, _gates_double_backward)
 
 
 # --- batch-norm, ReLU and max-pooling -----------------------------------------------------------
@@ -119,9 +191,7 @@ def _norm_relu_pool_backward(gs, ys, kept, x, scale, offset, size, eps):
 def _norm_relu_pool_double_backward(us, gs, ys, kept, x, scale, offset, size, eps):
     from scratchmeta.kernels import norm_pool
 
-    us = [
-        np.zeros_like(a) if u is None else u for u, a in zip(us, (x, scale, offset), strict=False)
-    ]
+    us = [_zeros_like(a) if u is None else u for u, a in zip(us, (x, scale, offset), strict=False)]
     ug, ux, uscale = norm_pool.norm_relu_pool_double_backward(*us, *gs, kept, x, scale, size)
     return ug, ux, uscale, None, None, None
 
