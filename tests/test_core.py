@@ -618,7 +618,7 @@ STOREYS = [
     ["tree"],
     ["core"],
     ["ops"],
-    ["slopes"],
+    ["slopes", "pullbacks"],
     ["diagnosis"],
     ["gradcheck", "nn", "losses", "optim"],
     ["data", "episodes"],
