@@ -56,8 +56,9 @@ struct Thread {
 };
 
 struct Machine {
-    std::string kernel, error;
+    std::string error;
     std::vector<Thread> threads;
+    std::unique_ptr<char[]> stacks;
     std::vector<uint64_t> received;  // what every thread sent to its warp, once all have
     unsigned votes = 0;              // threads with a true predicate in the last block barrier
     std::vector<char> dynamic_shared;
@@ -235,25 +236,26 @@ inline const char* launch(void (*body)(void**), const char* kernel, const unsign
                           size_t dynamic_bytes, void** arguments, bool reversed, bool* rounds_by_order) {
     gridDim = {grid[0], grid[1], grid[2]}, blockDim = {block[0], block[1], block[2]};
     const size_t size = size_t(blockDim.x) * blockDim.y * blockDim.z;
-    Machine here;
-    machine = &here;
-    here.kernel = kernel, here.body = body, here.arguments = arguments;
-    here.threads.resize(size), here.received.resize(size);
-    here.dynamic_bytes = dynamic_bytes, here.dynamic_shared.resize(dynamic_bytes + GUARD);
-    std::unique_ptr<char[]> stacks(new char[size * STACK]);  // untouched memory costs nothing
-    for (size_t i = 0; i < size; i++) {
-        here.threads[i].index = {unsigned(i % blockDim.x), unsigned(i / blockDim.x % blockDim.y), unsigned(i / blockDim.x / blockDim.y)};
-        start(here.threads[i], stacks.get() + i * STACK);
+    // fibers that a launch has brought to their end serve the next one of this size
+    if (!machine || machine->threads.size() != size || !machine->error.empty()) {
+        delete machine;
+        machine = new Machine;
+        machine->threads.resize(size), machine->received.resize(size);
+        machine->stacks.reset(new char[size * STACK]);  // untouched memory costs nothing
+        for (size_t i = 0; i < size; i++) start(machine->threads[i], machine->stacks.get() + i * STACK);
     }
+    for (size_t i = 0; i < size; i++)
+        machine->threads[i].index = {unsigned(i % blockDim.x), unsigned(i / blockDim.x % blockDim.y), unsigned(i / blockDim.x / blockDim.y)};
+    machine->body = body, machine->arguments = arguments, machine->rounds_by_order = false;
+    machine->dynamic_bytes = dynamic_bytes, machine->dynamic_shared.resize(dynamic_bytes + GUARD);
     std::string error;
     const size_t blocks = size_t(gridDim.x) * gridDim.y * gridDim.z;
     for (size_t n = 0; n < blocks && error.empty(); n++) {
         const size_t b = reversed ? blocks - 1 - n : n;
         blockIdx = {unsigned(b % gridDim.x), unsigned(b / gridDim.x % gridDim.y), unsigned(b / gridDim.x / gridDim.y)};
-        if (!run_block(reversed)) error = here.kernel + ", block " + triple(blockIdx) + ": " + here.error;
+        if (!run_block(reversed)) error = std::string(kernel) + ", block " + triple(blockIdx) + ": " + machine->error;
     }
-    *rounds_by_order = here.rounds_by_order;
-    machine = nullptr;
+    *rounds_by_order = machine->rounds_by_order;
     return write(error);
 }
 

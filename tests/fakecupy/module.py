@@ -69,10 +69,10 @@ def asarray(value, dtype=None, order=None):
     if isinstance(value, ndarray):
         same = np.asarray(value._host, dtype=dtype, order=order)
         return value if same is value._host else ndarray(same)
-    return array(value, dtype, order=order)
+    return array(value, dtype, order)
 
 
-def array(value, dtype=None, copy=True, order=None):
+def array(value, dtype=None, order=None):
     """A copy on the device."""
     if isinstance(value, list | tuple):
         value = [v.get() if isinstance(v, ndarray) else v for v in value]
@@ -86,16 +86,24 @@ def asnumpy(value):
     return value.get() if isinstance(value, ndarray) else np.asarray(value)
 
 
-def empty(shape, dtype=float, order="C"):
-    """Memory as the device might have it: full of NaN, or of −1."""
-    out = np.empty(shape, dtype=dtype, order=order)
+def _as_the_device_has_it(out):
+    """New memory, which on a device holds anything: full of NaN, or of −1."""
     out.reshape(-1, order="A").view(np.uint8)[...] = 1 if out.dtype == bool else cuda_host.NAN
     return ndarray(out)
 
 
+def empty(shape, dtype=float, order="C"):
+    """Memory for an array of this shape."""
+    return _as_the_device_has_it(np.empty(shape, dtype, order))
+
+
 def empty_like(a, dtype=None):
-    """Memory for an array like `a`."""
-    return empty(a.shape, a.dtype if dtype is None else dtype)
+    """Memory for an array like `a`, its order of axes in memory included."""
+    return _as_the_device_has_it(np.empty(a.shape, dtype or a.dtype, "F" if _is_f(a) else "C"))
+
+
+def _is_f(a):
+    return a.flags.f_contiguous and not a.flags.c_contiguous
 
 
 def ascontiguousarray(a, dtype=None):
