@@ -1,0 +1,208 @@
+"""The same weights, the same episodes, in float64: torch's numbers and ours agree to 1e-9.
+
+torch is an oracle here and nowhere in the library; without it these tests are skipped.
+"""
+
+import numpy as np
+import pytest
+
+from scratchmeta import Tensor, grad, losses, nn, ops, optim, tree
+from scratchmeta.algorithms import MAML, Prototypical
+from scratchmeta.episodes import Episode
+
+torch = pytest.importorskip("torch", reason="torch, the oracle of these tests, is not installed")
+F = torch.nn.functional
+
+
+def close(ours, theirs, rtol=1e-9):
+    theirs = theirs.detach().numpy() if hasattr(theirs, "detach") else theirs
+    assert ours.shape == tuple(theirs.shape)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=rtol * np.abs(theirs).max() + 1e-14)
+
+
+def images(rng, tasks, ways, shots, queries, side):
+    def some(n):
+        labels = np.tile(np.repeat(np.arange(ways), n), (tasks, 1))
+        return rng.random((tasks, ways * n, side, side, 1)), labels
+
+    return Episode(*some(shots), *some(queries))
+
+
+def float64(params, rng):
+    """The parameters in float64, moved a little so that scales and offsets are no round numbers."""
+    return tree.map(lambda p: p.astype(np.float64) + 0.1 * rng.normal(size=p.shape), params)
+
+
+def leaves(params):
+    """The parameters as torch leaves, in the same tree."""
+    return tree.map(lambda p: torch.tensor(p, requires_grad=True), params)
+
+
+# --- the networks, in torch ---------------------------------------------------------------------
+
+
+def torch_conv4(p, x, pooling):
+    """Conv4 of images (N, H, W, 1) with batch statistics; the head if there is one."""
+    x = x.permute(0, 3, 1, 2)
+    for i in range(1, 5):
+        block = p[f"block{i}"]
+        w = block["conv"]["weight"].permute(3, 2, 0, 1)
+        if pooling == "max":
+            x = F.conv2d(x, w, padding=1)
+        else:  # "same" with stride 2: the odd zero row and column at the end
+            need = max((-(-x.shape[2] // 2) - 1) * 2 + 3 - x.shape[2], 0)
+            low, high = need // 2, need - need // 2
+            x = F.conv2d(F.pad(x, (low, high, low, high)), w, stride=2)
+        norm = block["norm"]
+        x = F.batch_norm(x, None, None, norm["scale"], norm["offset"], training=True)
+        x = F.relu(x)
+        x = F.max_pool2d(x, 2) if pooling == "max" else x
+    x = x.permute(0, 2, 3, 1)
+    x = x.flatten(1) if pooling == "max" else x.mean((1, 2))
+    return x @ p["head"]["weight"] + p["head"]["bias"] if "head" in p else x
+
+
+def torch_mlp(p, x):
+    for i in (1, 2, 3):
+        x = x @ p[f"linear{i}"]["weight"] + p[f"linear{i}"]["bias"]
+        x = F.relu(x) if i < 3 else x
+    return x
+
+
+def torch_maml(forward, loss, params, episodes, alpha, steps, first_order):
+    """The meta-gradient by a plain loop over the tasks."""
+    θ = leaves(params)
+    flat, treedef = tree.flatten(θ)
+    total = 0.0
+    for sx, sy, qx, qy in zip(*(map(torch.tensor, a) for a in episodes), strict=True):
+        fast = flat
+        for _ in range(steps):
+            inner = loss(forward(tree.unflatten(treedef, fast), sx), sy)
+            gs = torch.autograd.grad(inner, fast, create_graph=not first_order)
+            fast = [p - alpha * g for p, g in zip(fast, gs, strict=True)]
+        total = total + loss(forward(tree.unflatten(treedef, fast), qx), qy)
+    mean = total / len(episodes.support_x)
+    return mean, tree.unflatten(treedef, list(torch.autograd.grad(mean, flat)))
+
+
+# --- meta-gradients -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("pooling", ["stride", "max"])
+def test_maml_through_conv4_with_batch_norm(pooling, steps, first_order):
+    rng = np.random.default_rng(0)
+    network = nn.Conv4(channels=6, image_size=17, pooling=pooling, n_out=3)
+    params = float64(network.init(rng), rng)
+    episodes = images(rng, tasks=2, ways=3, shots=2, queries=2, side=17)
+    algorithm = MAML(network, inner_lr=0.3, inner_steps=steps, first_order=first_order)
+    loss, g = algorithm.meta_gradient(params, episodes)
+
+    def forward(p, x):
+        return torch_conv4(p, x, pooling)
+
+    wanted = torch_maml(forward, F.cross_entropy, params, episodes, 0.3, steps, first_order)
+    close(np.asarray(loss), wanted[0])
+    tree.map(close, g, wanted[1])
+
+
+@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_maml_on_sinusoids(steps, first_order):
+    rng = np.random.default_rng(1)
+    network = nn.MLP([1, 40, 40, 1])
+    params = float64(network.init(rng), rng)
+    x = [rng.uniform(-5, 5, (4, 10, 1)) for _ in range(2)]
+    episodes = Episode(x[0], np.sin(x[0]), x[1], np.sin(x[1]))
+    algorithm = MAML(network, 0.01, inner_steps=steps, first_order=first_order, loss=losses.mse)
+    loss, g = algorithm.meta_gradient(params, episodes)
+    wanted = torch_maml(torch_mlp, F.mse_loss, params, episodes, 0.01, steps, first_order)
+    close(np.asarray(loss), wanted[0])
+    tree.map(close, g, wanted[1])
+
+
+def test_prototypical():
+    rng = np.random.default_rng(2)
+    network = nn.Conv4(channels=6, image_size=17)
+    algorithm = Prototypical(network)
+    params = float64(algorithm.init(rng), rng)
+    episodes = images(rng, tasks=1, ways=3, shots=2, queries=4, side=17)
+    loss, g = algorithm.meta_gradient(params, episodes)
+
+    θ = leaves(params)
+    features = torch_conv4(θ["network"], torch.tensor(np.concatenate(episodes[::2], 1)[0]), "max")
+    c = features[:6].reshape(3, 2, -1).mean(1)
+    d = (features[6:, None] - c[None]).square().sum(-1)
+    wanted = F.cross_entropy(-d, torch.tensor(episodes.query_y[0]))
+    wanted.backward()
+    close(np.asarray(loss), wanted)
+    tree.map(lambda ours, theirs: close(ours, theirs.grad), g, θ)
+
+
+# --- operations and optimisers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_conv2d(stride, padding):
+    rng = np.random.default_rng(3)
+    x, w = rng.normal(size=(3, 9, 8, 4)), rng.normal(size=(3, 3, 4, 5))
+    tx, tw = (torch.tensor(a, requires_grad=True) for a in (x, w))
+    wanted = F.conv2d(
+        tx.permute(0, 3, 1, 2), tw.permute(3, 2, 0, 1), stride=stride, padding=padding
+    ).permute(0, 2, 3, 1)
+    g = rng.normal(size=tuple(wanted.shape))
+    (wanted * torch.tensor(g)).sum().backward()
+    ours, gs = Tensor(x), Tensor(w)
+    y = ops.conv2d(ours, gs, stride, padding)
+    gx, gw = grad(ops.sum(y * g), (ours, gs))
+    close(y.data, wanted)
+    close(gx, tx.grad)
+    close(gw, tw.grad)
+
+
+def test_lstm():
+    rng = np.random.default_rng(4)
+    cell = torch.nn.LSTMCell(5, 7).double()
+    x, h, c = rng.normal(size=(3, 5)), rng.normal(size=(3, 7)), rng.normal(size=(3, 7))
+    wanted = cell(torch.tensor(x), (torch.tensor(h), torch.tensor(c)))
+    w_x, w_h = (p.detach().numpy().T for p in (cell.weight_ih, cell.weight_hh))
+    b = (cell.bias_ih + cell.bias_hh).detach().numpy()
+    for ours, theirs in zip(ops.lstm_cell(x, h, c, w_x, w_h, b), wanted, strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (optim.SGD(0.1), lambda p: torch.optim.SGD(p, 0.1)),
+        (optim.SGD(0.1, momentum=0.9), lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)),
+        (optim.Adam(0.01), lambda p: torch.optim.Adam(p, 0.01)),
+        (
+            optim.Adam(0.01, weight_decay=0.1),
+            lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1),
+        ),
+    ],
+    ids=["SGD", "momentum", "Adam", "weight decay"],
+)
+def test_optimisers(ours, theirs):
+    rng = np.random.default_rng(5)
+    params = {"a": rng.normal(size=(3, 2)), "b": rng.normal(size=4)}
+    θ = leaves(params)
+    optimiser, state = theirs([θ["a"], θ["b"]]), ours.init(params)
+    for _ in range(5):
+        g = tree.map(lambda p: rng.normal(size=p.shape), params)
+        for key in g:
+            θ[key].grad = torch.tensor(g[key])
+        optimiser.step()
+        params, state = ours.step(params, g, state)
+    tree.map(close, params, θ)
+
+
+def test_max_pool_gives_ties_to_the_first():
+    x = np.zeros((1, 4, 4, 1))
+    x[0, 2:, 2:] = 1.0
+    t, ours = torch.tensor(x, requires_grad=True), Tensor(x)
+    F.max_pool2d(t.permute(0, 3, 1, 2), 2).sum().backward()
+    close(grad(ops.sum(ops.max_pool2d(ours)), ours), t.grad)
