@@ -282,10 +282,10 @@ _PROTOTYPICAL = {
         ),
     ),
     ("omniglot", "quick"): _of(
-        Prototypical(),
+        Prototypical(batch_norm="running"),
         Omniglot(rotations="classes"),
         Conv4(),
-        Training(n_way=20, n_query=5, test_way=5, steps=2000, halve_every=500, validate_every=200),
+        Training(n_way=20, n_query=5, test_way=5, steps=5000, halve_every=2000, validate_every=500),
     ),
     ("omniglot", "paper"): _of(
         Prototypical(batch_norm="running"),
