@@ -1,4 +1,4 @@
-"""Packaging of scratchmeta: the top-level folder kernels/ installs as the package scratchmeta.kernels."""
+"""Packaging of scratchmeta: the top-level folder kernels/ installs as scratchmeta.kernels."""
 
 from setuptools import setup
 
@@ -11,5 +11,5 @@ setup(
         "scratchmeta.ops",
     ],
     package_dir={"scratchmeta": "scratchmeta", "scratchmeta.kernels": "kernels"},
-    package_data={"scratchmeta.kernels": ["*.cu", "*.h"]},
+    package_data={"scratchmeta.kernels": ["*.cu"]},
 )

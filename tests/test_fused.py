@@ -1,4 +1,4 @@
-"""fused(): orders 0 to 3 agree with the reference alone, also when one argument is made of another."""
+"""fused(): orders 0 to 3 agree with the reference alone, also for arguments made of one another."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ OPERATIONS = {
 
 
 def derivatives(op, order, dependent, only=None):
-    """∂ⁿ of a scalar made from op, order by order, with the second argument made of the first or not."""
+    """Derivatives of a scalar made from op; the second argument is made of the first or not."""
     rng = np.random.default_rng(3)
     x = Tensor(rng.normal(size=4))
     y = Tensor(rng.normal(size=4))
