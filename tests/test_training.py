@@ -130,10 +130,10 @@ def test_the_loop_is_sample_gradient_clip_adam():
             v[i] = 0.999 * v[i] + 0.001 * entry**2
             θ[i] -= lr * (m[i] / (1 - 0.9**t)) / (math.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
     trained = tree.ravel(train(make(), dataset, settings).params)[0]
-    # Adam divides by √v, so where a gradient is nothing but rounding noise the step is noise too:
-    # the last offsets, which move support and query features alike and no distance between them.
-    told = np.sqrt(v) > 1e-5
-    assert told.mean() > 0.9
+    # The last offsets move support and query alike, so most of their gradient is rounding noise,
+    # which Adam, dividing by √v, makes steps of.
+    last = unravel(np.arange(flat.size))["network"]["block4"]["norm"]["offset"]
+    told = ~np.isin(np.arange(flat.size), last)
     np.testing.assert_allclose(trained[told], np.array(θ)[told], atol=1e-4)
     assert np.median(np.abs(trained - θ)) < 1e-6
 
