@@ -37,8 +37,9 @@ from .threads import count, kernel, run
 from .unit import unit, unit_backward
 
 _FEW_QUERIES = 16  # up to this many, packing the keys into tiles costs more than it saves
-_QUERIES = 96  # in a tile, a multiple of three vectors
+_QUERIES = 48  # in a tile, a multiple of three vectors
 _KEYS = 64  # in a tile, a multiple of ROWS
+_GROUP = 4  # tiles of keys that pass over the queries together, in the second-level cache
 _CUDA_TILE = 64  # queries, keys and features in a tile of the CUDA kernels, for 16 x 16 threads
 
 
@@ -97,15 +98,17 @@ def _attention_backward(start, stop, g, q, k, v, out, lse, gq, gk, gv):
 
 
 @kernel
-def _attention_in_tiles(start, stop, qt, k, v, n, ot, lse):
-    # qt (B, blocks, D', I), k (B, N', D'), v (B, N', V'), the first n keys count
-    # -> ot (B, blocks, V', I), lse (B, blocks, I)
+def _attention_in_tiles(start, stop, qt, k, v, n, bound, limit, ot, lse):
+    # qt (B, blocks, D', I), k (B, N', D'), v (B, N', V'), the first n keys count,
+    # bound (B, blocks, I) on |s| -> ot (B, blocks, V', I), lse (B, blocks, I)
     blocks, width, keys = qt.shape[1], qt.shape[3], k.shape[1]
     for t in range(start, stop):
         b, block = t // blocks, t % blocks
         q, o = qt[b, block], ot[b, block]
         scores, z = np.empty((_KEYS, width), q.dtype), np.zeros(width, q.dtype)
-        top, m = np.full(width, -np.inf, q.dtype), np.empty(width, q.dtype)
+        top, m = np.full(width, -np.inf, q.dtype), bound[b, block].copy()
+        # exp(s − bound) is a normal number for every s: the bound may stand for the maximum
+        bounded = m.max() <= limit
         o[:] = 0
         for first in range(0, keys, _KEYS):
             end = min(keys, first + _KEYS)
@@ -113,28 +116,29 @@ def _attention_in_tiles(start, stop, qt, k, v, n, ot, lse):
             p = scores[: end - first]
             product(k[b, first:end], q, p)
             p[n - first :] = -np.inf
-            m[:] = top
-            for j in range(0, end - first, ROWS):
-                p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
+            if not bounded:
+                m[:] = top
+                for j in range(0, end - first, ROWS):
+                    p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
+                    for i in range(width):
+                        m[i] = max(m[i], max(max(p0[i], p1[i]), max(p2[i], p3[i])))
                 for i in range(width):
-                    m[i] = max(m[i], max(max(p0[i], p1[i]), max(p2[i], p3[i])))
-            for i in range(width):
-                top[i] = exp(top[i] - m[i])
-                z[i] *= top[i]
-            for d in range(o.shape[0]):
-                for i in range(width):
-                    o[d, i] *= top[i]
+                    top[i] = exp(top[i] - m[i])
+                    z[i] *= top[i]
+                for d in range(o.shape[0]):
+                    for i in range(width):
+                        o[d, i] *= top[i]
+                top[:] = m
             for j in range(end - first):
                 for i in range(width):
                     p[j, i] = exp(p[j, i] - m[i])
                     z[i] += p[j, i]
             add_product(v[b, first:end].T, p, o)
-            top[:] = m
         for d in range(o.shape[0]):
             for i in range(width):
                 o[d, i] /= z[i]
         for i in range(width):
-            lse[b, block, i] = top[i] + np.log(z[i])
+            lse[b, block, i] = m[i] + np.log(z[i])
 
 
 @kernel
@@ -147,10 +151,13 @@ def _attention_backward_in_tiles(start, stop, g, gt, q, qt, k, v, n, delta, lse,
     for t in range(start, stop):
         b, c = t // chunks, t % chunks
         scores, products = np.empty((_KEYS, width), q.dtype), np.empty((_KEYS, width), q.dtype)
-        for tile in range(tiles * c // chunks, tiles * (c + 1) // chunks):
-            first, end = tile * _KEYS, min(keys, tile * _KEYS + _KEYS)
-            p, u = scores[: end - first], products[: end - first]  # transposed, keys x queries
-            for block in range(blocks):
+        last = tiles * (c + 1) // chunks
+        for group in range(tiles * c // chunks, last, _GROUP):
+            size = min(_GROUP, last - group)
+            for step in range(blocks * size):  # the group's tiles in turn for each block of queries
+                block, first = step // size, (group + step % size) * _KEYS
+                end = min(keys, first + _KEYS)
+                p, u = scores[: end - first], products[: end - first]  # transposed, keys x queries
                 ell, mean = lse[b, block], delta[b, block]
                 product(k[b, first:end], qt[b, block], p)
                 product(v[b, first:end], gt[b, block], u)
@@ -180,7 +187,8 @@ def _padded(x, rows, columns):
 def _in_blocks(x):
     """x (B, Q, D) as padded blocks (B, blocks, I, D'), and those transposed."""
     vector = lanes(x.dtype)
-    width = min(_QUERIES, -(-x.shape[1] // vector) * vector)
+    blocks = -(-x.shape[1] // _QUERIES)
+    width = -(-x.shape[1] // (blocks * vector)) * vector
     x = _padded(x, width, vector)
     x = x.reshape(x.shape[0], -1, width, x.shape[2])
     return x, np.ascontiguousarray(x.swapaxes(2, 3))
@@ -196,15 +204,20 @@ def _attention_cpu(q, k, v):
     """out and logsumexp of q (B, Q, D), k (B, N, D), v (B, N, V)."""
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     work = b * queries * n * (d + depth)
-    if queries <= _FEW_QUERIES or n == 0:
+    if queries <= _FEW_QUERIES or 0 in (b, n):
         out, lse = np.empty((b, queries, depth), q.dtype), np.empty((b, queries), q.dtype)
         run(_attention, work, lse.size, q, k, v, out, lse)
         return out, lse
     _, qt = _in_blocks(q)
+    # |s_ij| ≤ |q'_i| max_j |k'_j|
+    with np.errstate(over="ignore"):
+        largest = np.einsum("bnd,bnd->bn", k, k).max()
+        bound = np.sqrt(np.einsum("bwdi,bwdi->bwi", qt, qt) * largest)
+    limit = q.dtype.type(0.45 * np.log(np.finfo(q.dtype).max))
     k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
     ot = np.empty((b, qt.shape[1], v.shape[2], qt.shape[3]), q.dtype)
     lse = np.empty((b, qt.shape[1], qt.shape[3]), q.dtype)
-    run(_attention_in_tiles, work, b * qt.shape[1], qt, k, v, n, ot, lse)
+    run(_attention_in_tiles, work, b * qt.shape[1], qt, k, v, n, bound, limit, ot, lse)
     return _from_blocks(ot, queries, depth), np.ascontiguousarray(lse.reshape(b, -1)[:, :queries])
 
 
@@ -212,7 +225,7 @@ def _attention_backward_cpu(g, q, k, v, out, lse):
     """gq, gk and gv."""
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     work = b * queries * n * (d + depth)
-    if queries <= _FEW_QUERIES or n == 0:
+    if queries <= _FEW_QUERIES or 0 in (b, n):
         gq, gk, gv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
         run(_attention_backward, work, b, g, q, k, v, out, lse, gq, gk, gv)
         return gq, gk, gv
