@@ -285,28 +285,41 @@ def test_overwriting_with_an_impossible_command_keeps_the_old_run(run, capsys):
 # --- signals --------------------------------------------------------------------------------------
 
 
-def started(*argv):
-    """A training process, past its first validation."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "scratchmeta", *argv, "--out", "killed"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not os.path.exists("killed/best.safetensors"):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return process
+PATIENCE = 300  # seconds, for a machine that has much else to do
+
+
+@pytest.fixture
+def started():
+    """Starts a training process and returns it once it is past its first validation."""
+    processes = []
+
+    def start(*argv):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scratchmeta", *argv, "--out", "killed"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        processes.append(process)
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.exists("killed/best.safetensors"):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 LONG = [*WAVES[:-4], "--steps", "1000000", "--validate-every", "10"]
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(signum, status, capsys):
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(signum, status, started):
     process = started(*LONG)
     process.send_signal(signum)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status
     step = int(re.search(rf"stopped by {signum.name} after step (\d+); continue with", err)[1])
     assert err.rstrip().endswith("scratchmeta train --resume killed")
@@ -320,10 +333,10 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(signum, status, caps
     assert contents_of("killed") == contents_of("w")
 
 
-def test_even_a_killed_run_can_be_resumed(capsys):
+def test_even_a_killed_run_can_be_resumed(started):
     process = started(*LONG)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     step = max(line["step"] for line in Run.open("killed").history()) + 20
     assert main(["train", "--resume", "killed", "--steps", str(step)]) == 0
     assert main([*WAVES[:-4], "--steps", str(step), "--validate-every", "10", "--out", "w"]) == 0
