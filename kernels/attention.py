@@ -98,17 +98,16 @@ def _attention_backward(start, stop, g, q, k, v, out, lse, gq, gk, gv):
 
 
 @kernel
-def _attention_in_tiles(start, stop, qt, k, v, n, bound, limit, ot, lse):
+def _attention_in_tiles(start, stop, qt, k, v, n, bound, bounded, ot, lse):
     # qt (B, blocks, D', I), k (B, N', D'), v (B, N', V'), the first n keys count,
-    # bound (B, blocks, I) on |s| -> ot (B, blocks, V', I), lse (B, blocks, I)
+    # bound (B, blocks, I) on |s|, bounded (B, blocks) -> ot (B, blocks, V', I), lse (B, blocks, I)
     blocks, width, keys = qt.shape[1], qt.shape[3], k.shape[1]
     for t in range(start, stop):
         b, block = t // blocks, t % blocks
         q, o = qt[b, block], ot[b, block]
         scores, z = np.empty((_KEYS, width), q.dtype), np.zeros(width, q.dtype)
         top, m = np.full(width, -np.inf, q.dtype), bound[b, block].copy()
-        # exp(s − bound) is a normal number for every s: the bound may stand for the maximum
-        bounded = m.max() <= limit
+        shrink = np.empty(width, q.dtype)
         o[:] = 0
         for first in range(0, keys, _KEYS):
             end = min(keys, first + _KEYS)
@@ -116,19 +115,20 @@ def _attention_in_tiles(start, stop, qt, k, v, n, bound, limit, ot, lse):
             p = scores[: end - first]
             product(k[b, first:end], q, p)
             p[n - first :] = -np.inf
-            if not bounded:
-                m[:] = top
+            if not bounded[b, block]:
+                for i in range(width):
+                    m[i] = top[i]
                 for j in range(0, end - first, ROWS):
                     p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
                     for i in range(width):
                         m[i] = max(m[i], max(max(p0[i], p1[i]), max(p2[i], p3[i])))
                 for i in range(width):
-                    top[i] = exp(top[i] - m[i])
-                    z[i] *= top[i]
+                    shrink[i] = exp(top[i] - m[i])
+                    z[i] *= shrink[i]
+                    top[i] = m[i]
                 for d in range(o.shape[0]):
                     for i in range(width):
-                        o[d, i] *= top[i]
-                top[:] = m
+                        o[d, i] *= shrink[i]
             for j in range(end - first):
                 for i in range(width):
                     p[j, i] = exp(p[j, i] - m[i])
@@ -209,15 +209,15 @@ def _attention_cpu(q, k, v):
         run(_attention, work, lse.size, q, k, v, out, lse)
         return out, lse
     _, qt = _in_blocks(q)
-    # |s_ij| ≤ |q'_i| max_j |k'_j|
+    # |s_ij| ≤ |q'_i| max_j |k'_j|; where exp(s − bound) cannot underflow, it stands for the maximum
     with np.errstate(over="ignore"):
         largest = np.einsum("bnd,bnd->bn", k, k).max()
         bound = np.sqrt(np.einsum("bwdi,bwdi->bwi", qt, qt) * largest)
-    limit = q.dtype.type(0.45 * np.log(np.finfo(q.dtype).max))
+    bounded = bound.max(axis=-1) < 0.4 * np.log(np.finfo(q.dtype).max)
     k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
     ot = np.empty((b, qt.shape[1], v.shape[2], qt.shape[3]), q.dtype)
     lse = np.empty((b, qt.shape[1], qt.shape[3]), q.dtype)
-    run(_attention_in_tiles, work, b * qt.shape[1], qt, k, v, n, bound, limit, ot, lse)
+    run(_attention_in_tiles, work, b * qt.shape[1], qt, k, v, n, bound, bounded, ot, lse)
     return _from_blocks(ot, queries, depth), np.ascontiguousarray(lse.reshape(b, -1)[:, :queries])
 
 
