@@ -207,10 +207,9 @@ def cityblock_backward(g, x, y, weight=None):
     w = _weights("cityblock_backward", weight, x)[..., None, :]
     # Σ_i gx'_id + Σ_j gy'_jd = 0: any centre may be subtracted, and one near the data loses least
     centre = y[..., :1, :] if y.shape[-2] else 0
-    gw = ((x - centre) * gx).sum(-2, dtype=np.float64) + ((y - centre) * gy).sum(
-        -2, dtype=np.float64
-    )
-    gw = gw.reshape(-1, gw.shape[-1]).sum(0) if weight.ndim == 1 else gw
+    gw = sum(((a - centre) * ga).sum(-2, dtype=np.float64) for a, ga in ((x, gx), (y, gy)))
+    if weight.ndim == 1:
+        gw = gw.sum(tuple(range(gw.ndim - 1)))
     return w * gx, w * gy, gw.astype(weight.dtype)
 
 
