@@ -528,6 +528,9 @@ def conv2d(rng):
     yield call(ops.conv2d, normal(rng, 2, 2, 3, 3, 1), normal(rng, 2, 3, 3, 1, 2))
     yield call(ops.conv2d, normal(rng, 2, 3, 3, 1), normal(rng, 2, 2, 2, 1, 2))
     yield call(ops.conv2d, normal(rng, 2, 1, 3, 3, 2), normal(rng, 1, 1, 2, 2, 1))
+    # filters enough for the kernels, which take them by the vector
+    yield call(ops.conv2d, normal(rng, 2, 4, 3, 2), normal(rng, 3, 3, 2, 4))
+    yield call(ops.conv2d, normal(rng, 2, 2, 4, 3, 1), normal(rng, 2, 2, 2, 1, 8), stride=2)
 
 
 @row("operation", analytic=True)
