@@ -171,6 +171,19 @@ def _explain(op, args, kwargs, error):
     return OperationError(f"{op.__name__}({', '.join(given)}): {error}")
 
 
+def _unwrap(args):
+    """The arguments as raw arrays, and the live node each came from, or None."""
+    plain, parents = [], []
+    for a in args:
+        if type(a) is Tensor:
+            plain.append(a.data)
+            parents.append(None if a.node is DEAD else a.node)
+        else:
+            plain.append(a)
+            parents.append(None)
+    return plain, parents
+
+
 def primitive(
     *rules: Callable | None, joint: Callable | None = None
 ) -> Callable[[Callable], Callable]:
@@ -200,10 +213,7 @@ def primitive(
             plain, parents = args, None
             for a in args:
                 if type(a) is Tensor:
-                    plain = [a.data if type(a) is Tensor else a for a in args]
-                    parents = [
-                        a.node if type(a) is Tensor and a.node is not DEAD else None for a in args
-                    ]
+                    plain, parents = _unwrap(args)
                     break
             try:
                 out = forward(*plain, **kwargs)
@@ -231,6 +241,11 @@ def primitive(
 # --- the backward pass ----------------------------------------------------------------------------
 
 
+def _accumulate(cotangents, node, g):
+    present = cotangents.get(node)
+    cotangents[node] = g if present is None else present + g
+
+
 def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[Node, Any]:
     """Cotangents of the nodes xs that some y depends on, from the cotangents gs of the ys."""
     targets = set(xs)
@@ -254,7 +269,7 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
 
     cotangents: dict[Node, Any] = {}
     for y, g in zip(ys, gs, strict=True):
-        cotangents[y] = cotangents[y] + g if y in cotangents else g
+        _accumulate(cotangents, y, g)
 
     # Newest first: when a node's turn comes, everything that depends on it has already had its say.
     for node in reversed(path):
@@ -267,18 +282,19 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
             cotangents.setdefault(source, [None] * len(source.out))[node.slot] = g
             continue
         if create_graph:
-            args = [a if p is None else Tensor(a, p) for a, p in zip(args, parents, strict=True)]
+            args = list(args)
+            for i, parent in enumerate(parents):
+                if parent is not None:
+                    args[i] = Tensor(args[i], parent)
             out = Tensor(out, node) if type(out) is not tuple else out
         if op.joint is None:
-            gxs = [
-                rule(g, out, *args, **node.kwargs) if rule and parent in wanted else None
-                for rule, parent in zip(op.rules, parents, strict=False)
-            ]
+            for parent, rule in zip(parents, op.rules, strict=False):
+                if parent in wanted and rule is not None:
+                    _accumulate(cotangents, parent, rule(g, out, *args, **node.kwargs))
         else:
-            gxs = op.joint(g, out, *args, **node.kwargs)
-        for parent, gx in zip(parents, gxs, strict=False):
-            if gx is not None and parent in wanted:
-                cotangents[parent] = cotangents[parent] + gx if parent in cotangents else gx
+            for parent, gx in zip(parents, op.joint(g, out, *args, **node.kwargs), strict=True):
+                if parent in wanted and gx is not None:
+                    _accumulate(cotangents, parent, gx)
     return cotangents
 
 
