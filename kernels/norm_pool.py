@@ -15,22 +15,22 @@ and, for cotangents u, us, uo of gx, gs, go, with v = s r (u − E[u] − x̂ E[
     ux = r (h − E[h] − x̂ E[h x̂]) − s r² K x̂ / n
 
 E is the mean over the n numbers that a channel has in a group; derivation in
-docs/derivations/norm_pool.md. Every sum is one of float64 numbers, first over one image, then over
-the group's images in order, so results do not depend on the number of threads.
+docs/derivations/norm_pool.md. Sums beyond a row of pixels are made in float64, first over an image,
+then over the group's images in order, so results do not depend on the number of threads.
 
 Images are (S, N, H, W, C), S groups of N images normalised together; scale and offset (S, C). All
-arrays are float32 or all are float64, of any memory layout. Windows are size x size and do not
-overlap; rows and columns left over at the end are normalised with the others, then dropped.
+arrays are float32 or all are float64, of any memory layout. Windows are size x size, size 2 or 1
+(no pooling), and do not overlap; rows and columns left over at the end are normalised with the
+others, then dropped.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 
-from .runtime import dense
+from .runtime import CudaSource, dense, module_of
 from .threads import kernel, run
-
-SIZES = (1, 2)  # the windows these kernels are made for; 1 is no pooling
 
 
 @kernel
@@ -43,7 +43,7 @@ def _moments(start, stop, x, shift, sums):
             for w in range(x.shape[2]):
                 pixel = x[i, h, w]
                 for c in range(x.shape[3]):
-                    d = pixel[c] - k[c]
+                    d = np.float64(pixel[c]) - k[c]
                     first[c] += d
                     second[c] += d * d
 
@@ -146,13 +146,12 @@ def _double_backward_sums(start, stop, x, u, g, at, mean, size, sums):
 
 @kernel
 def _double_backward(start, stop, x, u, g, at, mean, size, p, q, e, a, b, d, ug, ux):
-    # ug = p u + q (x − μ) + e where gz takes g;  ux = a u + q gz − b − d (x − μ)
+    # ug, zeros before, = p u + q (x − μ) + e where gz takes g;  ux = a u + q gz − b − d (x − μ)
     per_group, zero = x.shape[0] // mean.shape[0], x.dtype.type(0)
     for i in range(start, stop):
         t = i // per_group
         m, by_u, by_x, plus = mean[t], p[t], q[t], e[t]
         at_u, at_g, at_1, at_x = a[t], q[t], b[t], d[t]
-        ug[i] = zero
         for h in range(x.shape[1]):
             for w in range(x.shape[2]):
                 pixel, up, out = x[i, h, w], u[i, h, w], ux[i, h, w]
@@ -169,72 +168,104 @@ def _double_backward(start, stop, x, u, g, at, mean, size, p, q, e, a, b, d, ug,
                         taken[c] = v if which[c] == k else taken[c]
 
 
+_KERNELS = {
+    "moments": _moments,
+    "forward": _forward,
+    "backward_sums": _backward_sums,
+    "backward": _backward,
+    "double_backward_sums": _double_backward_sums,
+    "double_backward": _double_backward,
+}
+
+
 # --- arrays in, arrays out ------------------------------------------------------------------------
 
+_cuda = CudaSource(Path(__file__).with_suffix(".cu"))
+_CUDA_CHANNELS, _CUDA_ROWS, _CUDA_PIXELS = 32, 8, 512  # of a block that adds up
+_CUDA_THREADS = 256  # of a block that has a row of pixels
 
-def _images(a, lead):
+
+def _images(a):
     """a (S.., N, H, W, C) as (S N, H, W, C)."""
-    return a.reshape(math.prod(lead) * a.shape[-4], *a.shape[-3:])
+    return a.reshape(math.prod(a.shape[:-3]), *a.shape[-3:])
 
 
-def _per_channel(a, lead, dtype=np.float64):
+def _groups(a, dtype=np.float64):
     """A parameter (S.., C) as (S, C)."""
-    return a.reshape(math.prod(lead), a.shape[-1]).astype(dtype)
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).astype(dtype)
 
 
-def _mean_over_groups(sum_up, x, *args, sums):
-    """The sums (S N, ..., C) that a kernel makes of every image, as means over groups (..., S,
-    C)."""
-    *lead, n, h, w, c = x.shape
-    images = _images(x, lead)
-    parts = np.zeros((len(images), sums, c))
-    run(sum_up, x.size, len(images), images, *args, parts)
-    means = parts.reshape(math.prod(lead), n, sums, c).sum(axis=1) / max(1, n * h * w)
-    return means.swapaxes(0, 1)
+def _means(name, shape, pixels, sums, *arrays):
+    """The sums that the kernel `name` makes, over the numbers of a group: (sums, S, C).
+
+    `pixels` is the number of places in a group that it adds up.
+    """
+    *lead, n, h, w, c = shape
+    groups = math.prod(lead)
+    if isinstance(arrays[0], np.ndarray):
+        parts = np.zeros((groups * n, sums, c))
+        run(_KERNELS[name], math.prod(shape), groups * n, *arrays, parts)
+    else:
+        chunks = -(-pixels // _CUDA_PIXELS)
+        parts = module_of(arrays[0]).zeros((groups * chunks, sums, c), np.float64)
+        if parts.size:
+            grid = (groups * chunks * -(-c // _CUDA_CHANNELS),)
+            launch = _cuda(name, arrays[0].dtype)
+            launch(grid, (_CUDA_CHANNELS, _CUDA_ROWS), (*arrays, parts, n, h, w, c))
+    parts = parts.reshape(groups, len(parts) // groups, sums, c)
+    return parts.sum(axis=1).swapaxes(0, 1) / (n * h * w)
+
+
+def _elementwise(name, shape, rows, *arrays):
+    """The kernel `name` for every image, or on a GPU for every of the `rows` in an image."""
+    *lead, n, h, w, c = shape
+    images = math.prod(lead) * n
+    if isinstance(arrays[0], np.ndarray):
+        run(_KERNELS[name], math.prod(shape), images, *arrays)
+    elif rows:
+        launch = _cuda(name, arrays[0].dtype)
+        sizes = n, np.int32(h), np.int32(w), np.int32(c)
+        launch((images * rows,), (_CUDA_THREADS,), (*arrays, *sizes))
 
 
 def norm_relu_pool(x, scale, offset, size, eps):
-    """y (S.., N, H', W', C) of images x (S.., N, H, W, C), and what the backward pass wants: μ, r
-    (S, C) and which entry of every window is y.
+    """y (S.., N, H', W', C) of images x (S.., N, H, W, C), and what the backward passes want: μ and
+    r (S, C), and which entry of every window is y.
 
     scale and offset are (S.., C); `size` is 1 or 2.
     """
     x, scale, offset = dense("norm_relu_pool", x, scale, offset)
-    *lead, n, h, w, c = x.shape
-    y = np.empty((*lead, n, h // size, w // size, c), x.dtype)
-    at = np.empty(y.shape, np.int8)
+    xp, (*lead, n, h, w, c) = module_of(x), x.shape
+    y = xp.empty((*lead, n, h // size, w // size, c), x.dtype)
+    at = xp.empty(y.shape, np.int8)
     if x.size == 0:
-        nothing = np.zeros((math.prod(lead), c))
-        return y, (nothing, nothing, at)
+        return y, (xp.zeros((math.prod(lead), c)), xp.zeros((math.prod(lead), c)), at)
     # Shifted by one of the numbers, Σ d² and (Σ d)² / n lose at most a factor n when subtracted.
-    shift = x.reshape(-1, n * h * w, c)[:, 0].astype(np.float64)
-    first, second = _mean_over_groups(_moments, x, shift, sums=2)
-    mean, variance = shift + first, np.maximum(second - first * first, 0)
-    r = 1 / np.sqrt(variance + eps)
-    parameters = (mean, _per_channel(scale, lead) * r, _per_channel(offset, lead))
-    parameters = (p.astype(x.dtype) for p in parameters)
-    images, outputs = _images(x, lead), (_images(y, lead), _images(at, lead))
-    run(_forward, x.size, len(images), images, *parameters, size, *outputs)
+    shift = x.reshape(-1, n * h * w, c)[:, 0].copy()
+    first, second = _means("moments", x.shape, n * h * w, 2, _images(x), shift)
+    mean, variance = shift + first, xp.maximum(second - first * first, 0)
+    r = 1 / xp.sqrt(variance + eps)
+    parameters = (p.astype(x.dtype) for p in (mean, _groups(scale) * r, _groups(offset)))
+    outputs = _images(y), _images(at)
+    _elementwise("forward", x.shape, h // size, _images(x), *parameters, np.int32(size), *outputs)
     return y, (mean, r, at)
 
 
 def norm_relu_pool_backward(g, kept, x, scale, size):
     """(gx, gscale, goffset) for the cotangent g (S.., N, H', W', C) of y."""
     g, x, scale = dense("norm_relu_pool_backward", g, x, scale)
-    (mean, r, at), lead, gx = kept, x.shape[:-4], np.empty_like(x)
+    xp, (mean, r, at) = module_of(x), kept
+    gx = xp.empty_like(x)
     if x.size == 0:
-        return gx, np.zeros_like(scale), np.zeros_like(scale)
-    m, s = mean.astype(x.dtype), _per_channel(scale, lead)
-    g, at = _images(g, lead), _images(at, lead)
-    eg, egx = _mean_over_groups(_backward_sums, x, g, at, m, size, sums=2)
-    egx *= r
+        return gx, xp.zeros_like(scale), xp.zeros_like(scale)
+    s, (*_, n, h, w, _), pixels = _groups(scale), x.shape, math.prod(g.shape[-4:-1])
+    given = _images(x), _images(g), _images(at), mean.astype(x.dtype), np.int32(size)
+    eg, egx = _means("backward_sums", x.shape, pixels, 2, *given)
+    egx = r * egx
     # gx = s r gz − s r E[gz] − s r² E[gz x̂] (x − μ)
-    coefficients = (s * r, s * r * eg, s * r * r * egx)
-    coefficients = (k.astype(x.dtype) for k in coefficients)
-    images = _images(x, lead)
-    run(_backward, x.size, len(images), images, g, at, m, size, *coefficients, _images(gx, lead))
-    n = math.prod(x.shape[-4:-1])
-    return gx, *((n * e).astype(x.dtype).reshape(scale.shape) for e in (egx, eg))
+    coefficients = (k.astype(x.dtype) for k in (s * r, s * r * eg, s * r * r * egx))
+    _elementwise("backward", x.shape, h, *given, *coefficients, _images(gx))
+    return gx, *((n * h * w * e).astype(x.dtype).reshape(scale.shape) for e in (egx, eg))
 
 
 def norm_relu_pool_double_backward(u, uscale, uoffset, g, kept, x, scale, size):
@@ -245,15 +276,16 @@ def norm_relu_pool_double_backward(u, uscale, uoffset, g, kept, x, scale, size):
     u, uscale, uoffset, g, x, scale = dense(
         "norm_relu_pool_double_backward", u, uscale, uoffset, g, x, scale
     )
-    (mean, r, at), lead, ux, ug = kept, x.shape[:-4], np.empty_like(x), np.empty_like(g)
+    xp, (mean, r, at), (*_, n, h, w, _) = module_of(x), kept, x.shape
+    ux, ug = xp.empty_like(x), xp.zeros_like(g)
     if x.size == 0:
-        return ug, ux, np.zeros_like(scale)
-    m, n = mean.astype(x.dtype), math.prod(x.shape[-4:-1])
-    s, us, uo = (_per_channel(p, lead) for p in (scale, uscale, uoffset))
-    images, up, given, at = (_images(a, lead) for a in (x, u, g, at))
-    eg, egx = _mean_over_groups(_backward_sums, x, given, at, m, size, sums=2)
-    eu, eux, eug = _mean_over_groups(_double_backward_sums, x, up, given, at, m, size, sums=3)
-    egx, eux = egx * r, eux * r
+        return ug, ux, xp.zeros_like(scale)
+    s, us, uo = (_groups(p) for p in (scale, uscale, uoffset))
+    images, up = _images(x), _images(u)
+    given = _images(g), _images(at), mean.astype(x.dtype), np.int32(size)
+    eg, egx = _means("backward_sums", x.shape, math.prod(g.shape[-4:-1]), 2, images, *given)
+    eu, eux, eug = _means("double_backward_sums", x.shape, n * h * w, 3, images, up, *given)
+    egx, eux = r * egx, r * eux
     k = eug - eu * eg - eux * egx  # K / n
     # h = us gz − s r (u E[gz x̂] + gz E[u x̂])
     eh = us * eg - s * r * (eu * egx + eg * eux)
@@ -261,7 +293,6 @@ def norm_relu_pool_double_backward(u, uscale, uoffset, g, kept, x, scale, size):
     q = us * r - s * r * r * eux
     coefficients = (s * r, q, uo - s * r * eu, -s * r * r * egx, r * eh, r * r * (ehx + s * r * k))
     coefficients = (c.astype(x.dtype) for c in coefficients)
-    outputs = _images(ug, lead), _images(ux, lead)
-    arrays = (images, up, given, at, m, size, *coefficients, *outputs)
-    run(_double_backward, x.size, len(images), *arrays)
-    return ug, ux, (n * r * k).astype(x.dtype).reshape(scale.shape)
+    outputs = _images(ug), _images(ux)
+    _elementwise("double_backward", x.shape, h, images, up, *given, *coefficients, *outputs)
+    return ug, ux, (n * h * w * r * k).astype(x.dtype).reshape(scale.shape)

@@ -70,7 +70,27 @@ def lstm(kernels, draw, rows, _, n):
     return (h_new, c_new, gates, *first, *second)
 
 
-LAUNCHES = {"unit": unit, "pairwise": pairwise, "attention": attention, "lstm": lstm}
+def norm_pool(kernels, draw, n, height, channels):
+    x = draw(2, min(n, 9), min(height, 12), 5, channels)  # up to 540 pixels: blocks add up 512
+    scale, offset, uscale, uoffset = (draw(2, channels) for _ in range(4))
+    results = []
+    for size in (1, 2):
+        y, kept = kernels.norm_relu_pool(x, scale, offset, size, 1e-5)
+        u, g = draw(*x.shape), draw(*y.shape)
+        first = kernels.norm_relu_pool_backward(g, kept, x, scale, size)
+        us = u, uscale, uoffset
+        second = kernels.norm_relu_pool_double_backward(*us, g, kept, x, scale, size)
+        results += [y, *kept, *first, *second]
+    return results
+
+
+LAUNCHES = {
+    "unit": unit,
+    "pairwise": pairwise,
+    "attention": attention,
+    "lstm": lstm,
+    "norm_pool": norm_pool,
+}
 SIZES = [(0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 1, 1), (31, 33, 5), (33, 1, 65), (65, 64, 17)]
 SIZES += [(1, 257, 3), (257, 2, 33)]
 

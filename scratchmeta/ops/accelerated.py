@@ -6,7 +6,6 @@ Each is `fused` from its definition in `reference` and the kernels in the folder
 import numpy as np
 
 from scratchmeta.backend import xp
-from scratchmeta.core import raw
 from scratchmeta.ops import reference
 from scratchmeta.ops.fused import fused
 from scratchmeta.ops.linalg import project
@@ -172,33 +171,34 @@ lstm_gates = fused(reference.lstm_gates, _gates, _gates_backward, _gates_double_
 
 
 # --- batch-norm, ReLU and max-pooling -----------------------------------------------------------
-# Kernel modules are imported by the first call: importing one imports Numba.
 
 
-def _norm_relu_pool(x, scale, offset, size, eps):
+def _norm_pool():
     from scratchmeta.kernels import norm_pool
 
-    y, kept = norm_pool.norm_relu_pool(x, scale, offset, size, eps)
+    return norm_pool
+
+
+def _norm_relu_pool_forward(x, scale, offset, size, eps):
+    y, kept = _norm_pool().norm_relu_pool(x, scale, offset, size, eps)
     return (y,), kept
 
 
 def _norm_relu_pool_backward(gs, ys, kept, x, scale, offset, size, eps):
-    from scratchmeta.kernels import norm_pool
-
-    return (*norm_pool.norm_relu_pool_backward(*gs, kept, x, scale, size), None, None)
+    gxs = _norm_pool().norm_relu_pool_backward(*gs, kept, x, scale, size)
+    return (*gxs, None, None)
 
 
 def _norm_relu_pool_double_backward(us, gs, ys, kept, x, scale, offset, size, eps):
-    from scratchmeta.kernels import norm_pool
-
-    us = [_zeros_like(a) if u is None else u for u, a in zip(us, (x, scale, offset), strict=False)]
-    ug, ux, uscale = norm_pool.norm_relu_pool_double_backward(*us, *gs, kept, x, scale, size)
+    args = (x, scale, offset)
+    us = [_zeros_like(a) if u is None else u for u, a in zip(us, args, strict=False)]
+    ug, ux, uscale = _norm_pool().norm_relu_pool_double_backward(*us, *gs, kept, x, scale, size)
     return ug, ux, uscale, None, None, None
 
 
-_fused_norm_relu_pool = fused(
+_norm_relu_pool = fused(
     reference.norm_relu_pool,
-    _norm_relu_pool,
+    _norm_relu_pool_forward,
     _norm_relu_pool_backward,
     _norm_relu_pool_double_backward,
 )
@@ -212,24 +212,22 @@ def norm_relu_pool(x, scale, offset, size=2, eps=1e-5):
 
     scale and offset are (C,) or have leading axes as x has. `size` 1 leaves the pooling out; rows
     and columns left over are dropped. relu has slope 0 at 0, and where entries of a window tie, the
-    first in reading order gets the whole cotangent. Raises ValueError when the channels differ.
+    first in reading order gets the whole cotangent. Kernels run sizes 1 and 2 on arrays that are
+    all float32 or all float64, the plain definition the rest. Raises ValueError when the channels
+    differ.
     """
-    c = x.shape[-1]
-    if x.ndim < 4 or scale.shape[-1:] != (c,) or offset.shape[-1:] != (c,):
+    c = x.shape[-1:]
+    if x.ndim < 4 or scale.shape[-1:] != c or offset.shape[-1:] != c:
         raise ValueError(
             "norm_relu_pool: wanted images (..., N, H, W, C), scale and offset (..., C), "
             f"got {x.shape}, {scale.shape}, {offset.shape}"
         )
-    if (
-        not isinstance(raw(x), np.ndarray)
-        or size not in (1, 2)
-        or not x.dtype == scale.dtype == offset.dtype
-    ):
+    alike = x.dtype == scale.dtype == offset.dtype and x.dtype.char in "fd"
+    if size not in (1, 2) or not alike:
         return reference.norm_relu_pool(x, scale, offset, size, eps)
     lead = np.broadcast_shapes(x.shape[:-4], scale.shape[:-1], offset.shape[:-1])
-    if x.shape[:-4] != lead:
-        x = broadcast_to(x, (*lead, *x.shape[-4:]))
+    x = x if x.shape[:-4] == lead else broadcast_to(x, (*lead, *x.shape[-4:]))
     scale, offset = (
-        p if p.shape == (*lead, c) else broadcast_to(p, (*lead, c)) for p in (scale, offset)
+        p if p.shape == (*lead, *c) else broadcast_to(p, (*lead, *c)) for p in (scale, offset)
     )
-    return _fused_norm_relu_pool(x, scale, offset, size, eps)
+    return _norm_relu_pool(x, scale, offset, size, eps)

@@ -146,7 +146,8 @@ class Function:
         backward, _ = self._run(*sizes, args, arrays, shared_mem, True)
         for array, one, other in zip(arrays, forward, backward, strict=True):
             self._compare(args, array, one, other, atomic)
-            array[...] = one
+            if array.tobytes() != one.tobytes():  # a read-only array is only refused if written to
+                array[...] = one
 
     # --- arguments --------------------------------------------------------------------------------
 
