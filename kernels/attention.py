@@ -190,13 +190,14 @@ def _in_blocks(x):
     blocks = -(-x.shape[1] // _QUERIES)
     width = -(-x.shape[1] // (blocks * vector)) * vector
     x = _padded(x, width, vector)
-    x = x.reshape(x.shape[0], -1, width, x.shape[2])
+    x = x.reshape(x.shape[0], blocks, width, x.shape[2])
     return x, np.ascontiguousarray(x.swapaxes(2, 3))
 
 
 def _from_blocks(xt, rows, columns):
     """x (B, R, C) out of transposed blocks (B, blocks, C', I)."""
-    x = xt.swapaxes(2, 3).reshape(xt.shape[0], -1, xt.shape[2])
+    b, blocks, size, width = xt.shape
+    x = xt.swapaxes(2, 3).reshape(b, blocks * width, size)
     return np.ascontiguousarray(x[:, :rows, :columns])
 
 
@@ -218,7 +219,7 @@ def _attention_cpu(q, k, v):
     ot = np.empty((b, qt.shape[1], v.shape[2], qt.shape[3]), q.dtype)
     lse = np.empty((b, qt.shape[1], qt.shape[3]), q.dtype)
     run(_attention_in_tiles, work, b * qt.shape[1], qt, k, v, n, bound, bounded, ot, lse)
-    return _from_blocks(ot, queries, depth), np.ascontiguousarray(lse.reshape(b, -1)[:, :queries])
+    return _from_blocks(ot, queries, depth), _from_blocks(lse[:, :, None], queries, 1)[..., 0]
 
 
 def _attention_backward_cpu(g, q, k, v, out, lse):

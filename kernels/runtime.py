@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+_REALS = (np.dtype(np.float32), np.dtype(np.float64))
+
 
 def module_of(array):
     """numpy or cupy, by the type of the array."""
@@ -22,7 +24,7 @@ def dense(kernel: str, *arrays) -> list:
     Raises TypeError unless all are float32 or all are float64.
     """
     dtype = arrays[0].dtype
-    if dtype.char not in "fd" or any(a.dtype != dtype for a in arrays):
+    if dtype not in _REALS or any(a.dtype != dtype for a in arrays):
         got = ", ".join(str(a.dtype) for a in arrays)
         raise TypeError(f"{kernel}: wanted arrays of float32 or of float64, all alike, got {got}")
     if isinstance(arrays[0], np.ndarray):

@@ -39,7 +39,8 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count() - 1, thread_name_prefix="scratchmeta")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _work_off(compiled, parts: deque, arrays: tuple) -> None:
