@@ -756,7 +756,11 @@ def batch_norm_statistics(rng):
 
 @row("layer", "ConvBlock", directions=1)
 def conv_block(rng):
-    for layer in (nn.ConvBlock(1, 2), nn.ConvBlock(1, 2, pooling="stride")):
+    for layer in (
+        nn.ConvBlock(1, 2),
+        nn.ConvBlock(1, 2, pooling="stride"),
+        nn.ConvBlock(1, 2, pooling="none", padding="valid"),
+    ):
         yield from _layer(layer, 3, 4, 4, 1)(rng)
         params = float64(layer.init(rng), rng)
         stored = {"mean": normal(rng, 2), "var": positive(rng, 2)}

@@ -16,6 +16,7 @@ import tyro
 from scratchmeta import __version__, backend, episodes, evaluation, experiment, presets, training
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
+from scratchmeta.config import Config
 from scratchmeta.options import (
     BenchOptions,
     CheckOptions,
@@ -26,7 +27,6 @@ from scratchmeta.options import (
     UsageError,
     parse,
 )
-from scratchmeta.presets import Config
 from scratchmeta.progress import Progress
 from scratchmeta.tree import to_backend
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import episodes
+from scratchmeta.config import Training
 from scratchmeta.episodes import Episode
-from scratchmeta.presets import Training
 from scratchmeta.progress import Progress
 from scratchmeta.tree import to_backend, to_numpy
 

@@ -10,8 +10,8 @@ import numpy as np
 from scratchmeta import data, losses, nn, presets
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run, State
+from scratchmeta.config import MAML, MLP, Config
 from scratchmeta.evaluation import calibrated
-from scratchmeta.presets import Config
 from scratchmeta.tree import to_backend
 
 
@@ -65,7 +65,7 @@ def _omniglot_root(data_dir: str | os.PathLike | None) -> Path:
 def network(config: Config) -> Any:
     """The network of a configuration: an embedding for metric methods, a classifier for MAML."""
     options = config.network
-    if isinstance(options, presets.MLP):
+    if isinstance(options, MLP):
         return nn.MLP([1, *options.hidden, 1])
     return nn.Conv4(
         channels=options.channels,
@@ -85,7 +85,7 @@ def algorithm(config: Config, **changes: Any) -> Any:
 
 def _has_head(config: Config) -> bool:
     """Whether the network itself has one output for each class, and so fixes their number."""
-    return isinstance(config.method, presets.MAML) and config.data != "sinusoids"
+    return isinstance(config.method, MAML) and config.data != "sinusoids"
 
 
 def refuse_other_ways(config: Config, n_way: int) -> None:

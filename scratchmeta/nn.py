@@ -132,17 +132,20 @@ class BatchNorm:
 class ConvBlock:
     """The few-shot papers' block: 3 x 3 convolution, batch-norm, ReLU, then 2 x 2 max-pooling.
 
-    With `pooling="stride"` the convolution has stride 2 instead (MAML). The convolution has no
-    bias: batch-norm would subtract it again.
+    With `pooling="stride"` the convolution has stride 2 instead (MAML); "none" keeps the size.
+    `padding` is that of `ops.conv2d`. The convolution has no bias: batch-norm would subtract it
+    again.
     """
 
     n_in: int
     n_out: int
-    pooling: Literal["max", "stride"] = "max"
+    pooling: Literal["max", "stride", "none"] = "max"
+    padding: str | int = "same"
 
     @property
     def _conv(self) -> Conv2d:
-        return Conv2d(self.n_in, self.n_out, stride=1 + (self.pooling == "stride"), bias=False)
+        stride = 1 + (self.pooling == "stride")
+        return Conv2d(self.n_in, self.n_out, 3, stride, self.padding, bias=False)
 
     @property
     def _norm(self) -> BatchNorm:
@@ -213,7 +216,7 @@ class Sequential:
         return x
 
 
-def _flatten_images(x):
+def flatten_images(x):
     """(..., N, H, W, C) -> (..., N, H W C)."""
     return ops.reshape(x, (*x.shape[:-3], math.prod(x.shape[-3:])))
 
@@ -245,7 +248,7 @@ def Conv4(
         (f"block{i + 1}", ConvBlock(widths[i], widths[i + 1], pooling)) for i in range(4)
     ]
     if pooling == "max":
-        layers.append(("flatten", Function(_flatten_images)))
+        layers.append(("flatten", Function(flatten_images)))
     else:
         layers.append(("mean", Function(lambda x: ops.mean(x, axis=(-3, -2)))))
         side = 1
@@ -266,7 +269,7 @@ def MLP(
     layers: list[tuple[str, Any]] = [
         (
             "flatten",
-            Function(lambda x: x if x.shape[-1] == sizes[0] else _flatten_images(x)),
+            Function(lambda x: x if x.shape[-1] == sizes[0] else flatten_images(x)),
         )
     ]
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):

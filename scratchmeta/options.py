@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from scratchmeta.presets import Config
+from scratchmeta.config import Config
 
 Options = TypeVar("Options")
 Backend = Literal["numpy", "cupy"]

@@ -23,9 +23,9 @@ import numpy as np
 
 from scratchmeta import backend, episodes, optim, tree
 from scratchmeta.checkpoint import Run, State, appended
+from scratchmeta.config import Training
 from scratchmeta.episodes import Episode
 from scratchmeta.evaluation import VALIDATION, Evaluation, calibrated, evaluate
-from scratchmeta.presets import Training
 from scratchmeta.progress import Progress
 
 SMALL = 2**14  # numbers in a batch below which sampling ahead in a thread costs more than it saves

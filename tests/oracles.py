@@ -434,7 +434,7 @@ def batch_norm_statistics(with_statistics, params, x):
 
 
 def conv_block(layer, params, x):
-    y = conv2d(x, params["conv"]["weight"], 2 if layer.pooling == "stride" else 1)
+    y = conv2d(x, params["conv"]["weight"], 2 if layer.pooling == "stride" else 1, layer.padding)
     norm = params["norm"]
     given = (norm["mean"], norm["var"]) if "mean" in norm else ()
     y = normalise(y, (-4, -3, -2), norm["scale"], norm["offset"], *given)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ORACLES
+from small import INSTANCES
 
 from scratchmeta import backend, cases, core, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import REGISTRY
@@ -244,11 +245,9 @@ def test_float32(name):
         compare_float32(example, *example.inputs, rtol=LOSSY.get(name, 1e-4), name=name)
 
 
-@pytest.mark.parametrize("name", ["prototypical", "maml"])
+@pytest.mark.parametrize("name", REGISTRY)
 def test_algorithms_in_float32(name, rng):
-    network = nn.MLP([64, 6, 2 if name == "maml" else 3], activation=ops.tanh)
-    algorithm = REGISTRY[name].algorithm(network)
-    params, episodes = cases.float64(algorithm.init(rng), rng), cases.images(rng)
+    algorithm, params, episodes = INSTANCES[name](rng)
     loss, grads = algorithm.meta_gradient(params, episodes)
     narrow = [
         x.astype(np.float32) if is_float(x) else x for x in tree.flatten((params, episodes))[0]

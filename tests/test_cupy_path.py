@@ -12,9 +12,9 @@ from pathlib import Path
 import fakecupy
 import numpy as np
 import pytest
+from small import INSTANCES
 
-from scratchmeta import backend, cases, nn, ops, training, tree
-from scratchmeta.algorithms import MAML, Prototypical
+from scratchmeta import backend, ops, training, tree
 from scratchmeta.backend import BackendError
 from scratchmeta.cli import main
 from scratchmeta.core import Tensor
@@ -180,44 +180,12 @@ def test_arrays_move_to_the_device_and_back(rng):
 # --- algorithms -----------------------------------------------------------------------------------
 
 
-def prototypical(**options):
-    return Prototypical(nn.Conv4(channels=2, image_size=16), **options)
-
-
-def maml(**options):
-    network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
-    return MAML(network, inner_lr=0.1, inner_steps=2, **options)
-
-
-ALGORITHMS = {
-    "prototypical": (prototypical, {}, 16),
-    "prototypical, cosine, from the support": (
-        prototypical,
-        {"distance": "cosine", "batch_norm": "support"},
-        16,
-    ),
-    "prototypical, cityblock, running": (
-        prototypical,
-        {"distance": "cityblock", "batch_norm": "running"},
-        16,
-    ),
-    "prototypical, a task at a time": (prototypical, {"task_chunk": 1}, 16),
-    "maml": (maml, {}, 8),
-    "maml, from the support": (maml, {"batch_norm": "support"}, 8),
-    "fomaml": (maml, {"first_order": True}, 8),
-}
-
-
 @pytest.mark.parametrize("kernels", [True, False])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", INSTANCES)
 def test_an_algorithm_computes_on_cupy_what_it_does_on_numpy(name, kernels):
-    make, options, side = ALGORITHMS[name]
-    algorithm = make(**options)
 
     def everything():
-        rng = np.random.default_rng(3)
-        params = cases.float64(algorithm.init(rng), rng)
-        batch = cases.images(rng, side=side, queries=2)
+        algorithm, params, batch = INSTANCES[name](np.random.default_rng(3))
         loss, grads = algorithm.meta_gradient(params, batch)
         calibrated = algorithm.calibrate(params, batch)
         predicted = algorithm.predict(calibrated, batch)

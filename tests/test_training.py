@@ -13,9 +13,9 @@ import pytest
 from scratchmeta import episodes, losses, nn, tree
 from scratchmeta.algorithms import MAML, Prototypical
 from scratchmeta.checkpoint import CheckpointError, Run
+from scratchmeta.config import Training
 from scratchmeta.data import ImageDataset, Sinusoids
 from scratchmeta.evaluation import TEST, VALIDATION, Evaluation, NearestNeighbour, evaluate
-from scratchmeta.presets import Training
 from scratchmeta.training import Interrupted, NonFiniteError, train
 
 WAVES = Training(n_way=1, k_shot=5, n_query=5, tasks=4, steps=6, validate_every=2,

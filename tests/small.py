@@ -1,0 +1,46 @@
+"""A small instance of every algorithm: `INSTANCES[name](rng)` gives it, float64 parameters and
+episodes.
+
+What must hold of all algorithms is tested on these: float32 and CuPy give what float64 on NumPy
+does, every algorithm has a row in the table of cases.
+"""
+
+from scratchmeta import nn, ops
+from scratchmeta.algorithms import MAML, Prototypical
+from scratchmeta.cases import float64, images
+
+
+def _with_images(algorithm, rng, **sizes):
+    return algorithm, float64(algorithm.init(rng), rng), images(rng, queries=2, **sizes)
+
+
+def _prototypical(**options):
+    network = nn.Conv4(channels=2, image_size=16)
+    return lambda rng: _with_images(Prototypical(network, **options), rng, side=16)
+
+
+def _maml(**options):
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
+    return lambda rng: _with_images(MAML(network, inner_lr=0.1, inner_steps=2, **options), rng)
+
+
+def _smooth(algorithm, n_out, **options):
+    """Without kinks, where rounding to float32 may choose another side."""
+    network = nn.MLP([64, 6, n_out], activation=ops.tanh)
+    return lambda rng: _with_images(algorithm(network, **options), rng)
+
+
+# The part of a name before the comma is the algorithm's in REGISTRY.
+INSTANCES = {
+    "prototypical": _smooth(Prototypical, 3),
+    "prototypical, Conv4": _prototypical(),
+    "prototypical, cosine, from the support": _prototypical(
+        distance="cosine", batch_norm="support"
+    ),
+    "prototypical, cityblock, running": _prototypical(distance="cityblock", batch_norm="running"),
+    "prototypical, a task at a time": _prototypical(task_chunk=1),
+    "maml": _smooth(MAML, 2),
+    "maml, Conv4": _maml(),
+    "maml, from the support": _maml(batch_norm="support"),
+    "fomaml": _smooth(MAML, 2, first_order=True),
+}
