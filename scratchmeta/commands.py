@@ -17,6 +17,7 @@ from scratchmeta import __version__, backend, episodes, evaluation, experiment, 
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.config import Config
+from scratchmeta.kernels import memory
 from scratchmeta.options import (
     BenchOptions,
     CheckOptions,
@@ -90,6 +91,7 @@ def _refuse_changes(was: TrainOptions, asked: TrainOptions) -> None:
 
 
 def _train(options: TrainOptions, argv: Sequence[str]) -> int:
+    memory.keep_freed()
     config = Config(**_sections(options))
     algorithm = experiment.algorithm(config)
     experiment.refuse_other_ways(config, config.training.test_shape[0])
@@ -249,6 +251,7 @@ def bench(argv: Sequence[str]) -> int:
     options = parse(BenchOptions, argv, "bench", BenchOptions(backend=backend.current()))
     if options.rounds < 1:
         raise UsageError(f"rounds: wanted at least 1, got {options.rounds}")
+    memory.keep_freed()
     rows = []
     for name in REGISTRY:
         for data in _presets(name):

@@ -43,7 +43,7 @@ _MAML = {
         MAML(inner_lr=2.0, inner_steps=1, eval_inner_steps=3),  # the authors' effective rate
         Omniglot(rotations="class-episode"),
         Conv4(pooling="stride"),
-        Training(n_query=5, tasks=8, lr=2e-3, steps=4000, halve_every=1500, validate_every=400),
+        Training(n_query=5, tasks=8, lr=2e-3, steps=10_000, halve_every=3000, validate_every=400),
     ),
     ("omniglot", "paper"): _of(
         MAML(inner_lr=0.4, inner_steps=1, eval_inner_steps=3),
