@@ -11,6 +11,7 @@ import tracemalloc
 
 import numpy as np
 from common import arguments, assert_agreement, header, seconds, show
+
 from scratchmeta.kernels import attention, lstm, pairwise
 
 STEPS, BATCH, INPUTS, HIDDEN = 50, 16, 64, 200

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import numpy as np
+
 from scratchmeta.kernels import threads
 
 RTOL = {"float64": 1e-12, "float32": 2e-5}

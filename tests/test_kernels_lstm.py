@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_tools import LAYOUTS, RTOL, assert_close, three_threads
+
 from scratchmeta.kernels import lstm
 
 

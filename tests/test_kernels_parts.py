@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import pytest
 from kernel_tools import RTOL, assert_close, three_threads
+
 from scratchmeta.kernels import elementary, product, runtime, unit
 
 # --- elementary functions -------------------------------------------------------------------------
