@@ -15,9 +15,12 @@ k runs, and for each k
 
     y0, y1, y2 = three vectors of b[k];  in each of the 4 rows:  c0, c1, c2 += a[row, k] y0, y1, y2
 
-which is 12 multiply-adds for 7 loads: the arithmetic, not the loads, sets the pace.
+which is 12 multiply-adds for 7 loads: the arithmetic, not the loads, sets the pace. Processors with
+AVX-512 have 32 registers of twice the length: there it is 4 rows of 4 vectors, and the rest of a
+row in shorter ones.
 """
 
+import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -25,6 +28,8 @@ from numba.extending import intrinsic, register_jitable
 
 ROWS = 4
 _VECTOR_BYTES = 32
+_WIDE_BYTES = 64
+_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # Numba compiles for the host
 _CONTRACT = ("contract",)  # a multiplication and an addition may become one instruction
 
 
@@ -33,7 +38,7 @@ def lanes(dtype) -> int:
     return _VECTOR_BYTES // dtype.itemsize
 
 
-def _tile(vectors: int, adding: bool):
+def _tile(vectors: int, vector_bytes: int, adding: bool):
     """c[i : i + ROWS, j : j + vectors] (+)= a[i : i + ROWS] b, with partial sums in registers."""
 
     def generate(context, builder, signature, args):
@@ -44,7 +49,7 @@ def _tile(vectors: int, adding: bool):
         i, j = args[3:]
         real = context.get_value_type(signature.args[0].dtype)
         itemsize = context.get_abi_sizeof(real)
-        vector = ir.VectorType(real, _VECTOR_BYTES // itemsize)
+        vector = ir.VectorType(real, vector_bytes // itemsize)
         a_steps, b_steps, c_steps = (cgutils.unpack_tuple(builder, x.strides) for x in (a, b, c))
         depth = cgutils.unpack_tuple(builder, a.shape)[1]
 
@@ -60,7 +65,7 @@ def _tile(vectors: int, adding: bool):
 
         row_offsets = [builder.mul(builder.add(i, number(r)), a_steps[0]) for r in range(ROWS)]
         columns = [
-            builder.add(builder.mul(j, number(itemsize)), number(v * _VECTOR_BYTES))
+            builder.add(builder.mul(j, number(itemsize)), number(v * vector_bytes))
             for v in range(vectors)
         ]
         results = [
@@ -100,18 +105,24 @@ def _tile(vectors: int, adding: bool):
 
 
 def _product(adding: bool):
-    """The product made of tiles of three vectors, and two or one at the right edge."""
-    tile3, tile2, tile1 = (_tile(vectors, adding) for vectors in (3, 2, 1))
+    """The product made of the largest tiles, and smaller ones at the right edge."""
+    tile3, tile2, tile1 = (_tile(vectors, _VECTOR_BYTES, adding) for vectors in (3, 2, 1))
+    wide4, wide2 = (_tile(vectors, _WIDE_BYTES, adding) for vectors in (4, 2))
 
     @register_jitable
     def product(a, b, c):
         vector = _VECTOR_BYTES // a.itemsize
         j = 0
         while j < b.shape[1]:
-            vectors = min(3, (b.shape[1] - j) // vector)
+            vectors = (b.shape[1] - j) // vector
+            vectors = min(3, vectors) if not _WIDE or vectors < 4 else 8 if vectors >= 8 else 4
             # the same columns of b for all rows, while they are in the first-level cache
             for i in range(0, a.shape[0], ROWS):
-                if vectors == 3:
+                if vectors == 8:
+                    wide4(a, b, c, i, j)
+                elif vectors == 4:
+                    wide2(a, b, c, i, j)
+                elif vectors == 3:
                     tile3(a, b, c, i, j)
                 elif vectors == 2:
                     tile2(a, b, c, i, j)

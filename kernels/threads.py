@@ -14,6 +14,7 @@ import functools
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numba
 
@@ -24,7 +25,21 @@ FASTMATH = {"reassoc", "contract", "nsz"}
 _SHORT = 1 << 19  # elementary operations, a few per nanosecond, that are not worth waking a thread
 _PARTS = 4  # parts of the tasks for each thread
 
-kernel = numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+_SOURCES = tuple(
+    (source.name, source.stat().st_mtime, source.stat().st_size)
+    for source in sorted(Path(__file__).parent.glob("*.py"))
+)
+
+
+def kernel(function):
+    """`function` compiled, now or by an earlier process: the result is kept on disk.
+
+    Numba compiles again what has changed in the function's own file; here, what has changed in any
+    of the kernels' files, whose functions call one another.
+    """
+    compiled = numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+    compiled._cache._cache_file._source_stamp = _SOURCES
+    return compiled
 
 
 @functools.cache

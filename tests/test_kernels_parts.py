@@ -151,6 +151,13 @@ def test_dense_copies_only_where_it_must(rng):
 
 CHILD = """
 import json, sys
+from pathlib import Path
+stat = Path.stat
+Path.stat = lambda path: NEWER(stat(path)) if path.name == "elementary.py" else stat(path)
+class NEWER:
+    def __init__(self, stat):
+        self.st_mtime, self.st_size = stat.st_mtime + (sys.argv[1:] == ["newer"]), stat.st_size
+
 import numpy as np
 from scratchmeta.kernels import lstm, pairwise
 x = np.arange(6.0).reshape(2, 3)
@@ -162,14 +169,15 @@ print(json.dumps([[k.stats.cache_misses.total(), k.stats.cache_hits.total()] for
 """
 
 
-def test_a_second_process_compiles_nothing(tmp_path):
+def test_a_second_process_compiles_only_what_may_have_changed(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     runs = []
-    for _ in range(2):
-        command = [sys.executable, "-c", CHILD]
+    for arguments in ([], [], ["newer"]):  # a file that the kernels' own files import
+        command = [sys.executable, "-c", CHILD, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         runs.append(json.loads(done.stdout))
     assert runs[0][:3] == [[1, 0]] * 3
     assert runs[1][:3] == [[0, 1]] * 3
+    assert runs[2][:3] == [[1, 0]] * 3
     # two kernels made by one function are not mistaken for one another
     assert runs[0][3:] == runs[1][3:] == [[[3, 21], [6, 12]], [[5, 149], [14, 50]]]
