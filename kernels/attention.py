@@ -36,7 +36,8 @@ from .runtime import CudaSource, dense, module_of
 from .threads import count, kernel, run
 from .unit import unit, unit_backward
 
-_FEW_QUERIES = 16  # up to this many, packing the keys into tiles costs more than it saves
+# Up to so many queries, or multiplications in all, packing tiles costs more than it saves.
+_FEW_QUERIES, _LITTLE_WORK = 16, 1 << 17
 _QUERIES = 48  # in a tile, a multiple of three vectors
 _KEYS = 64  # in a tile, a multiple of ROWS
 _GROUP = 4  # tiles of keys that pass over the queries together, in the second-level cache
@@ -63,8 +64,9 @@ def _attention(start, stop, q, k, v, out, lse):
             z += p[j]
         out[b, i] = zero
         for j in range(n):
+            weight = p[j] / z
             for d in range(v.shape[2]):
-                out[b, i, d] += p[j] / z * v[b, j, d]
+                out[b, i, d] += weight * v[b, j, d]
         lse[b, i] = top + np.log(z)
 
 
@@ -89,12 +91,13 @@ def _attention_backward(start, stop, g, q, k, v, out, lse, gq, gk, gv):
                 p[j] = exp(p[j] - lse[b, i])
                 u[j] = p[j] * (u[j] - delta)
             for j in range(n):
+                pj, uj = p[j], u[j]
                 for d in range(v.shape[2]):
-                    gv[b, j, d] += p[j] * g[b, i, d]
+                    gv[b, j, d] += pj * g[b, i, d]
                 for d in range(q.shape[2]):
-                    gq[b, i, d] += u[j] * k[b, j, d]
+                    gq[b, i, d] += uj * k[b, j, d]
                 for d in range(q.shape[2]):
-                    gk[b, j, d] += u[j] * q[b, i, d]
+                    gk[b, j, d] += uj * q[b, i, d]
 
 
 @kernel
@@ -205,7 +208,7 @@ def _attention_cpu(q, k, v):
     """out and logsumexp of q (B, Q, D), k (B, N, D), v (B, N, V)."""
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     work = b * queries * n * (d + depth)
-    if queries <= _FEW_QUERIES or 0 in (b, n):
+    if queries <= _FEW_QUERIES or work <= _LITTLE_WORK:
         out, lse = np.empty((b, queries, depth), q.dtype), np.empty((b, queries), q.dtype)
         run(_attention, work, lse.size, q, k, v, out, lse)
         return out, lse
@@ -226,7 +229,7 @@ def _attention_backward_cpu(g, q, k, v, out, lse):
     """gq, gk and gv."""
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     work = b * queries * n * (d + depth)
-    if queries <= _FEW_QUERIES or 0 in (b, n):
+    if queries <= _FEW_QUERIES or work <= _LITTLE_WORK:
         gq, gk, gv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
         run(_attention_backward, work, b, g, q, k, v, out, lse, gq, gk, gv)
         return gq, gk, gv

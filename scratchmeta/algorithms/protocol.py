@@ -11,9 +11,9 @@ from scratchmeta.episodes import Episode
 Tree = Any
 Array = backend.Array
 
-# Inputs of the tasks in one chunk. Activations are some 64 times as large; on a CPU they should
-# stay in the cache (more tasks at a time are slower), on a GPU they should fill the card.
-_CHUNK_BYTES = {"numpy": 2**18, "cupy": 2**26}
+# Inputs of the tasks in one chunk: enough to keep all cores, or a card, busy. Activations are some
+# 64 times as large, so that larger chunks cost memory and gain little (benchmarks/conv4.py).
+_CHUNK_BYTES = {"numpy": 2**21, "cupy": 2**26}
 
 
 def n_way(episodes: Episode) -> int:
