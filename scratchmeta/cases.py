@@ -855,6 +855,46 @@ def prototypical(rng):
         yield meta_gradient(algorithm, params, episodes)
 
 
+def _tanh_features(n_out=2):
+    """A smooth embedding of images of 2 x 2."""
+    return nn.MLP([4, 3, n_out], activation=ops.tanh, batch_norm=True)
+
+
+@row("algorithm", directions=1)
+def siamese(rng):
+    for policy in ("transductive", "support"):
+        algorithm = algorithms.Siamese(_tanh_features(), n_features=2, batch_norm=policy)
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)
+
+
+@row("algorithm", directions=1)
+def matching(rng):
+    for policy in ("transductive", "support"):
+        algorithm = algorithms.Matching(_tanh_features(), temperature=0.2, batch_norm=policy)
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)
+
+
+@row("algorithm", "matching-fce", directions=1)
+def matching_fce(rng):
+    algorithm = algorithms.FullContext(_tanh_features(), n_features=2, processing_steps=2)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+    yield task_losses(algorithm, params, episodes)
+    yield meta_gradient(algorithm, params, episodes)
+
+
+@row("algorithm", directions=1)
+def relation(rng):
+    network = nn.ConvBlock(1, 2, pooling="none")
+    algorithm = algorithms.Relation(network, n_channels=2, map_size=4, hidden=2)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=4)
+    yield task_losses(algorithm, params, episodes)
+    yield meta_gradient(algorithm, params, episodes)
+
+
 @row("algorithm", directions=1)
 def maml(rng):
     # second-order MAML through the four blocks and their transductive batch-norm

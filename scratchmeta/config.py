@@ -98,6 +98,55 @@ class MLP:
 
 
 @dataclass(frozen=True)
+class Koch:
+    """The Siamese paper's network: four convolutions and a layer of 4096 sigmoids, 105 x 105."""
+
+
+@dataclass(frozen=True)
+class Siamese:
+    """Siamese networks."""
+
+    batch_norm: Literal["transductive", "support", "running"] = "transductive"
+    """Batch-norm by the statistics of the episode, of its support, or of training episodes."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Matching Networks."""
+
+    temperature: float = 1.0
+    """Divides the cosines; the paper has none, which is 1."""
+    batch_norm: Literal["transductive", "support", "running"] = "transductive"
+    """Batch-norm by the statistics of the episode, of its support, or of training episodes."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "temperature")
+
+
+@dataclass(frozen=True)
+class FullContext(Matching):
+    """Matching Networks with full context embeddings."""
+
+    processing_steps: int = 3
+    """Steps of the attention LSTM that embeds a query."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 1, "processing_steps")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Relation Networks."""
+
+    hidden: int = 8
+    """Units between the two linear layers of the relation module."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "hidden")
+
+
+@dataclass(frozen=True)
 class Prototypical:
     """Prototypical Networks."""
 
@@ -170,8 +219,8 @@ class Config:
     preset: str
     """quick, paper or author-code: where the other options come from."""
     dataset: Glyphs | Omniglot | Sinusoids
-    network: Conv4 | MLP
-    method: Prototypical | MAML
+    network: Conv4 | MLP | Koch
+    method: Siamese | Matching | FullContext | Relation | Prototypical | MAML
     training: Training
 
     def as_dict(self) -> dict:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchmeta import data, losses, nn, presets
-from scratchmeta.algorithms import REGISTRY
+from scratchmeta.algorithms import REGISTRY, relation
+from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
 from scratchmeta.checkpoint import Run, State
-from scratchmeta.config import MAML, MLP, Config
+from scratchmeta.config import MAML, MLP, Config, FullContext, Koch, Relation, Siamese
 from scratchmeta.evaluation import calibrated
 from scratchmeta.tree import to_backend
 
@@ -67,6 +68,10 @@ def network(config: Config) -> Any:
     options = config.network
     if isinstance(options, MLP):
         return nn.MLP([1, *options.hidden, 1])
+    if isinstance(options, Koch):
+        return koch_network()
+    if isinstance(config.method, Relation):
+        return relation.embedding(options.channels)
     return nn.Conv4(
         channels=options.channels,
         image_size=config.dataset.image_size,
@@ -77,10 +82,22 @@ def network(config: Config) -> Any:
 
 def algorithm(config: Config, **changes: Any) -> Any:
     """The algorithm of a configuration; `changes` override its method's options."""
-    options = asdict(replace(config.method, **changes))
+    options = asdict(replace(config.method, **changes)) | _sizes(config)
     if config.data == "sinusoids":
         options["loss"] = losses.mse
     return REGISTRY[config.algorithm].algorithm(network(config), **options)
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    """What an algorithm has to know of its network's features."""
+    if isinstance(config.method, FullContext | Siamese):
+        if isinstance(config.network, Koch):
+            return {"n_features": KOCH_FEATURES}
+        return {"n_features": (config.dataset.image_size // 16) ** 2 * config.network.channels}
+    if isinstance(config.method, Relation):
+        map_size = ((config.dataset.image_size - 2) // 2 - 2) // 2
+        return {"n_channels": config.network.channels, "map_size": map_size}
+    return {}
 
 
 def _has_head(config: Config) -> bool:

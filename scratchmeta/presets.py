@@ -6,7 +6,7 @@ authors' code does where the two differ. Sources: the papers named in each algor
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from scratchmeta.config import (
@@ -15,9 +15,14 @@ from scratchmeta.config import (
     SECTIONS,
     Config,
     Conv4,
+    FullContext,
     Glyphs,
+    Koch,
+    Matching,
     Omniglot,
     Prototypical,
+    Relation,
+    Siamese,
     Sinusoids,
     Training,
 )
@@ -104,7 +109,68 @@ _PROTOTYPICAL = {
     ),
 }
 
+# Other metric-based algorithms learn from Prototypical Networks' episodes, so that they can be
+# compared. Vinyals et al. state neither optimizer nor number of episodes: theirs are taken here.
+
+
+def _like_prototypical(key, method, **changes):
+    preset = _PROTOTYPICAL[key]
+    return preset | {"method": method, "training": replace(preset["training"], **changes)}
+
+
+_MATCHING = {
+    ("glyphs", "quick"): _like_prototypical(("glyphs", "quick"), Matching(temperature=0.1)),
+    ("omniglot", "quick"): _like_prototypical(
+        ("omniglot", "quick"), Matching(temperature=0.1, batch_norm="running")
+    ),
+    ("omniglot", "paper"): _like_prototypical(
+        ("omniglot", "paper"), Matching(batch_norm="running"), n_way=20
+    ),
+}
+_RELATION_TRAINING = Training(
+    n_query=19, steps=1_000_000, halve_every=100_000, clip_norm=0.5, validate_every=5000
+)
+_RELATION = {
+    ("glyphs", "quick"): _of(
+        Relation(),
+        Glyphs(),
+        Conv4(channels=32),
+        Training(n_query=10, steps=500, validate_every=100, validation_episodes=50, clip_norm=0.5),
+    ),
+    ("omniglot", "quick"): _of(
+        Relation(),
+        Omniglot(rotations="classes"),
+        Conv4(),
+        Training(n_query=10, steps=8000, halve_every=3000, clip_norm=0.5, validate_every=1000),
+    ),
+    ("omniglot", "paper"): _of(
+        Relation(), Omniglot(split="vinyals", rotations="episode"), Conv4(), _RELATION_TRAINING
+    ),
+}
+_SIAMESE = {
+    ("glyphs", "quick"): _like_prototypical(("glyphs", "quick"), Siamese()),
+    ("omniglot", "quick"): _like_prototypical(
+        ("omniglot", "quick"), Siamese(batch_norm="running")
+    ),
+    ("omniglot", "paper"): _of(
+        Siamese(),
+        Omniglot(image_size=105),
+        Koch(),
+        Training(
+            n_way=20, n_query=5, steps=50_000, test_query=1, validate_every=500, patience=20,
+            validation_episodes=320, lr=1e-4,
+        ),
+    ),
+}  # fmt: skip
+
 PRESETS: dict[str, dict[tuple[str, str], dict]] = {
+    "siamese": _SIAMESE,
+    "matching": _MATCHING,
+    "matching-fce": {
+        key: preset | {"method": FullContext(**asdict(preset["method"]))}
+        for key, preset in _MATCHING.items()
+    },
+    "relation": _RELATION,
     "prototypical": _PROTOTYPICAL,
     "maml": _MAML,
     "fomaml": {

@@ -6,7 +6,7 @@ does, every algorithm has a row in the table of cases.
 """
 
 from scratchmeta import nn, ops
-from scratchmeta.algorithms import MAML, Prototypical
+from scratchmeta.algorithms import MAML, FullContext, Matching, Prototypical, Relation, Siamese
 from scratchmeta.cases import float64, images
 
 
@@ -30,8 +30,18 @@ def _smooth(algorithm, n_out, **options):
     return lambda rng: _with_images(algorithm(network, **options), rng)
 
 
+def _relation(rng):
+    network = nn.Sequential([("map", nn.Conv2d(1, 2)), ("tanh", nn.Function(ops.tanh))])
+    algorithm = Relation(network, n_channels=2, map_size=8, hidden=3)
+    return _with_images(algorithm, rng)
+
+
 # The part of a name before the comma is the algorithm's in REGISTRY.
 INSTANCES = {
+    "siamese": _smooth(Siamese, 3, n_features=3),
+    "matching": _smooth(Matching, 3, temperature=0.2),
+    "matching-fce": _smooth(FullContext, 3, n_features=3),
+    "relation": _relation,
     "prototypical": _smooth(Prototypical, 3),
     "prototypical, Conv4": _prototypical(),
     "prototypical, cosine, from the support": _prototypical(

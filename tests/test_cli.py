@@ -356,7 +356,7 @@ def contents_of(folder):
     [
         ("trian", "unknown command 'trian': did you mean train?"),
         ("train promaml", "unknown algorithm 'promaml': did you mean .*maml"),
-        ("train zzz", "unknown algorithm 'zzz': wanted one of prototypical, maml, fomaml"),
+        ("train zzz", "unknown algorithm 'zzz': wanted one of siamese, matching"),
         ("train", "train: wanted the name of an algorithm first: prototypical"),
         ("train maml --data omnigolt", "unknown data for maml 'omnigolt': did you mean omniglot"),
         ("train maml --preset qiuck", "unknown preset of maml 'qiuck': did you mean quick"),

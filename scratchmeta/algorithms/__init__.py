@@ -11,7 +11,10 @@ policy asks for them.
 from typing import NamedTuple
 
 from scratchmeta.algorithms.maml import MAML
+from scratchmeta.algorithms.matching import FullContext, Matching
 from scratchmeta.algorithms.prototypical import Prototypical
+from scratchmeta.algorithms.relation import Relation
+from scratchmeta.algorithms.siamese import Siamese
 
 
 class Entry(NamedTuple):
@@ -23,9 +26,22 @@ class Entry(NamedTuple):
 
 
 REGISTRY: dict[str, Entry] = {
+    "siamese": Entry(Siamese, "Koch, Zemel & Salakhutdinov 2015", "metric"),
+    "matching": Entry(Matching, "Vinyals et al. 2016", "metric"),
+    "matching-fce": Entry(FullContext, "Vinyals et al. 2016, appendix A", "metric"),
+    "relation": Entry(Relation, "Sung et al. 2018", "metric"),
     "prototypical": Entry(Prototypical, "Snell, Swersky & Zemel 2017", "metric"),
     "maml": Entry(MAML, "Finn, Abbeel & Levine 2017", "optimization"),
     "fomaml": Entry(MAML, "Finn, Abbeel & Levine 2017, section 5.2", "optimization"),
 }
 
-__all__ = ["MAML", "REGISTRY", "Entry", "Prototypical"]
+__all__ = [
+    "MAML",
+    "REGISTRY",
+    "Entry",
+    "FullContext",
+    "Matching",
+    "Prototypical",
+    "Relation",
+    "Siamese",
+]

@@ -1,0 +1,99 @@
+"""Matching Networks (Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, NIPS 2016, arXiv
+1606.04080).
+
+A query takes the labels of the support examples, weighted by attention to them.
+
+    eq. 1       P(y = k | x, S) = Σ_i a(x, x_i) 1[y_i = k]             Matching.log_probabilities
+    sec. 2.1.1  a(x, x_i) = softmax_i(cos(f(x), g(x_i)) / τ)           ops.cosine_attention
+    appendix A  g(x_i, S) = →h_i + ←h_i + g'(x_i), a BiLSTM over S     FullContext.embed_support
+                ĥ_k, c_k = LSTM(f'(x), [h_{k−1}, r_{k−1}], c_{k−1})   FullContext.embed_query
+                h_k = ĥ_k + f'(x)
+                r_{k−1} = Σ_i softmax_i(h_{k−1} · g(x_i)) g(x_i)
+
+Differs from the paper
+    The temperature τ is explicit. The paper has none (τ = 1), and cosines then cannot make a
+    probability large: 1 / (1 + (N − 1) e^−1) at most where features are positive, 0.40 for 5 ways.
+    In f each step first reads r_{k−1} with h_{k−1}, then moves on. The paper leaves h_0, c_0 and
+    the number of steps open: here both are zero, so that r_0 is the mean of g, and
+    `processing_steps` is an option. The BiLSTM reads the support in the order of the episode, class
+    after class, and the numbering of classes is random: the paper says no more than "arbitrary".
+
+Differs from the post
+    The post says cosine distance; it is the similarity. Its LSTM equation counts with t what counts
+    processing steps k, and its sum of P in the objective is a sum of log P.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from scratchmeta import nn, ops
+from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
+from scratchmeta.episodes import Episode
+
+
+class Matching(MetricLearner):
+    """Matching Networks around any `network` with init(rng) and network(params, x) -> features.
+
+    `temperature` τ divides the cosines, 1 is the paper's. The rest as in `MetricLearner`.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        temperature: float = 1.0,
+        batch_norm: nn.Policy = "transductive",
+        task_chunk: int | None = None,
+    ) -> None:
+        if not temperature >= 0.025:  # below, a probability can underflow in float32: e^(−2/τ)
+            raise ValueError(f"temperature: wanted at least 0.025, got {temperature}")
+        super().__init__(network, batch_norm, task_chunk)
+        self.temperature = temperature
+
+    def full_context(self, params: Tree, support: Any, query: Any) -> tuple[Any, Any]:
+        """g(x_i, S) and f(x, S); without full context embeddings the features as they are."""
+        return support, query
+
+    def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
+        """log Σ_i a(x, x_i) 1[y_i = k] for every query: (T, N·Q, N)."""
+        g, f = self.full_context(params, *self.embed(params, episodes, batch_norm))
+        labels = ops.one_hot(episodes.support_y, n_way(episodes), g.dtype)  # (T, N·K, N)
+        return ops.log(ops.cosine_attention(f, g, labels, 1 / self.temperature))
+
+
+class FullContext(Matching):
+    """Matching Networks with full context embeddings of features (T, ·, D), D = `n_features`.
+
+    `processing_steps` is K, the number of steps of f.
+    """
+
+    def __init__(
+        self, network: Any, n_features: int, processing_steps: int = 3, **options: Any
+    ) -> None:
+        super().__init__(network, **options)
+        self.processing_steps = processing_steps
+        self.g = nn.BiLSTM(n_features, n_features)
+        self.f = nn.LSTM(2 * n_features, n_features)  # input [f'(x), r], state h
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """New parameters {network, g, f}: of the embedding, the BiLSTM, the attention LSTM."""
+        return {**super().init(rng), "g": self.g.init(rng), "f": self.f.init(rng)}
+
+    def embed_support(self, params: Tree, features: Any) -> Any:
+        """g(x_i, S) from g'(x_i) (T, N·K, D)."""
+        forward, backward = self.g(params["g"], features)
+        return forward + backward + features
+
+    def embed_query(self, params: Tree, features: Any, g: Any) -> Any:
+        """f(x, S) = h_K from f'(x) (T, N·Q, D) and g (T, N·K, D)."""
+        h, c = self.f.start(features.shape[:-1], features)
+        for _ in range(self.processing_steps):
+            r = ops.attention(h, g, g)
+            h, c = self.f.step(params["f"], ops.concat([features, r], axis=-1), (h, c))
+            h = h + features
+        return h
+
+    def full_context(self, params: Tree, support: Any, query: Any) -> tuple[Any, Any]:
+        """g(x_i, S) and f(x, S)."""
+        g = self.embed_support(params, support)
+        return g, self.embed_query(params, query, g)

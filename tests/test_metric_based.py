@@ -1,0 +1,224 @@
+"""Siamese, Matching and Relation Networks against nested loops over tasks, queries and examples."""
+
+import numpy as np
+import pytest
+from small import INSTANCES
+
+from scratchmeta import nn, ops
+from scratchmeta.algorithms import FullContext, Matching, Relation, siamese
+from scratchmeta.algorithms.relation import class_maps, embedding
+from scratchmeta.cases import float64, images
+
+METRIC_BASED = ("siamese", "matching", "matching-fce", "relation", "prototypical")
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def cosine(a, b):
+    return a @ b / np.sqrt(a @ a) / np.sqrt(b @ b)
+
+
+def features(algorithm, params, episodes, t):
+    """Those of task t alone, support and query together."""
+    n = episodes.support_x.shape[1]
+    both = np.concatenate([episodes.support_x[t], episodes.query_x[t]])[None]
+    maps = algorithm.network(params["network"], both)[0]
+    return maps[:n], maps[n:]
+
+
+def instance(name, seed=1):
+    return INSTANCES[name](np.random.default_rng(seed))
+
+
+# --- nested loops -----------------------------------------------------------------------------------
+
+
+def test_siamese():
+    algorithm, params, episodes = instance("siamese")
+    predicted = algorithm.predict(params, episodes)
+    task_losses = algorithm.task_losses(params, episodes)
+    for t in range(2):
+        support, query = features(algorithm, params, episodes, t)
+        same, different = [], []
+        for q, f in enumerate(query):
+            by_class = [[], []]
+            for s, g in enumerate(support):
+                z = sum(params["alpha"] * np.abs(f - g)) + params["bias"]
+                k = episodes.support_y[t, s]
+                by_class[k].append(z)
+                if k == episodes.query_y[t, q]:
+                    same.append(-np.log(sigmoid(z)))
+                else:
+                    different.append(-np.log(1 - sigmoid(z)))
+            likelihoods = np.exp([np.mean(z) for z in by_class])
+            np.testing.assert_allclose(predicted[t, q], np.log(likelihoods / sum(likelihoods)))
+        np.testing.assert_allclose(task_losses[t], (np.mean(same) + np.mean(different)) / 2)
+
+
+def test_matching():
+    algorithm, params, episodes = instance("matching")
+    predicted = algorithm.predict(params, episodes)
+    for t in range(2):
+        support, query = features(algorithm, params, episodes, t)
+        for q, f in enumerate(query):
+            a = np.exp([cosine(f, g) / 0.2 for g in support])
+            p = np.zeros(2)
+            for s, k in enumerate(episodes.support_y[t]):
+                p[k] += a[s] / sum(a)
+            np.testing.assert_allclose(predicted[t, q], np.log(p))
+
+
+def lstm_step(params, x, h, c):
+    i, f, g, o = np.split(x @ params["w_x"] + h @ params["w_h"] + params["b"], 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def test_full_context_embeddings():
+    algorithm, params, episodes = instance("matching-fce")
+    predicted = algorithm.predict(params, episodes)
+    for t in range(2):
+        support, query = features(algorithm, params, episodes, t)
+        g = support.copy()
+        for name, order in (("forward", range(4)), ("backward", reversed(range(4)))):
+            h = c = np.zeros(3)
+            for i in order:
+                h, c = lstm_step(params["g"][name], support[i], h, c)
+                g[i] += h
+        for q, x in enumerate(query):
+            h = c = np.zeros(3)
+            for _ in range(3):
+                a = np.exp(g @ h)
+                r = sum(w / sum(a) * row for w, row in zip(a, g, strict=True))
+                h, c = lstm_step(params["f"], np.concatenate([x, r]), h, c)
+                h = h + x
+            a = np.exp([cosine(h, row) for row in g])
+            p = [sum(a[episodes.support_y[t] == k]) / sum(a) for k in range(2)]
+            np.testing.assert_allclose(predicted[t, q], np.log(p))
+
+
+def test_relation_scores_every_pair_of_concatenated_maps():
+    rng = np.random.default_rng(2)
+    algorithm = Relation(embedding(3), n_channels=3, map_size=5, hidden=4)
+    params = float64(algorithm.init(rng), rng)
+    episodes = images(rng, side=28, shots=2, queries=2)
+    scores = algorithm.scores(params, episodes)
+    predicted = algorithm.predict(params, episodes)
+    for t in range(2):
+        support, query = features(algorithm, params, episodes, t)
+        assert query.shape == (4, 5, 5, 3)
+        pairs = []
+        for q in query:
+            for k in range(2):
+                chosen = sum(
+                    s for s, y in zip(support, episodes.support_y[t], strict=True) if y == k
+                )
+                pairs.append(np.concatenate([chosen, q], axis=-1))
+        x = algorithm.first(params["first"], np.array(pairs)[None])
+        x = algorithm.second(params["second"], x)
+        r = sigmoid(algorithm.head(params["head"], nn.flatten_images(x))[0]).reshape(4, 2)
+        np.testing.assert_allclose(scores[t], r)
+        np.testing.assert_allclose(predicted[t], np.log(r / r.sum(1, keepdims=True)))
+        truth = np.eye(2)[episodes.query_y[t]]
+        wanted = np.mean((r - truth) ** 2)
+        np.testing.assert_allclose(algorithm.task_losses(params, episodes)[t], wanted)
+
+
+def test_class_maps_are_sums_whatever_the_order():
+    maps = np.random.default_rng(0).normal(size=(1, 5, 2, 2, 3))
+    got = class_maps(maps, np.array([[1, 0, 1, 1, 0]]), 2)
+    np.testing.assert_allclose(got[0, 0], maps[0, 1] + maps[0, 4])
+    np.testing.assert_allclose(got[0, 1], maps[0, 0] + maps[0, 2] + maps[0, 3])
+
+
+# --- what must hold of all --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METRIC_BASED)
+def test_permuting_the_labels_permutes_the_prediction(name):
+    algorithm, params, episodes = instance(name)
+    relabelled = episodes._replace(support_y=1 - episodes.support_y)
+    np.testing.assert_allclose(
+        algorithm.predict(params, relabelled)[..., ::-1], algorithm.predict(params, episodes)
+    )
+
+
+@pytest.mark.parametrize("name", [n for n in METRIC_BASED if n != "matching-fce"])
+def test_the_order_of_the_support_does_not_matter(name):
+    algorithm, params, episodes = instance(name)
+    order = [2, 0, 3, 1]
+    shuffled = episodes._replace(
+        support_x=episodes.support_x[:, order], support_y=episodes.support_y[:, order]
+    )
+    np.testing.assert_allclose(
+        algorithm.predict(params, shuffled), algorithm.predict(params, episodes), atol=1e-10
+    )
+
+
+def test_full_context_embeddings_depend_on_the_order_of_the_support():
+    algorithm, params, episodes = instance("matching-fce")
+    order = [2, 0, 3, 1]
+    shuffled = episodes._replace(
+        support_x=episodes.support_x[:, order], support_y=episodes.support_y[:, order]
+    )
+    change = algorithm.predict(params, shuffled) - algorithm.predict(params, episodes)
+    assert np.abs(change).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", METRIC_BASED)
+def test_probabilities_sum_to_one(name):
+    algorithm, params, episodes = instance(name)
+    np.testing.assert_allclose(np.exp(algorithm.predict(params, episodes)).sum(-1), 1)
+
+
+# --- facts and limits -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ways", "p"), [(5, 0.4046), (20, 0.1252)])
+def test_cosines_of_positive_features_saturate_without_a_temperature(ways, p):
+    """The largest probability that the paper's attention can give the true class."""
+    support = np.eye(ways)[None]
+    attention = ops.cosine_attention(support[:, :1], support, support, 1.0)
+    assert attention[0, 0, 0] == pytest.approx(p, abs=1e-4)
+    sharp = ops.cosine_attention(support[:, :1], support, support, 10.0)
+    assert sharp[0, 0, 0] > 0.99
+
+
+def test_in_float32_no_probability_underflows():
+    """Opposite features at the lowest temperature."""
+    q, s = np.float32([[[1, 0]]]), np.float32([[[-1, 0], [1, 0]]])
+    labels = np.eye(2, dtype=np.float32)[None]
+    p = ops.cosine_attention(q, s, labels, 1 / 0.025)
+    assert p.dtype == np.float32
+    assert np.isfinite(np.log(p)).all()
+    with pytest.raises(ValueError, match=r"temperature: wanted at least 0.025, got 0.02"):
+        Matching(nn.MLP([4, 2]), temperature=0.02)
+
+
+def test_relation_wants_maps_that_can_be_halved_twice():
+    with pytest.raises(ValueError, match="map_size of at least 4, got 3"):
+        Relation(embedding(), map_size=3)
+
+
+def test_kochs_network_has_the_papers_sizes():
+    network = siamese.koch_network()
+    params = network.init(np.random.default_rng(0))
+    shapes = {name: p["weight"].shape for name, p in params.items()}
+    assert shapes == {
+        "conv1": (10, 10, 1, 64),
+        "conv2": (7, 7, 64, 128),
+        "conv3": (4, 4, 128, 128),
+        "conv4": (4, 4, 128, 256),
+        "linear": (9216, 4096),
+    }
+    x = np.zeros((1, 1, 105, 105, 1), np.float32)
+    assert network(params, x).shape == (1, 1, siamese.KOCH_FEATURES)
+
+
+def test_the_full_context_parameters_are_two_lstms_more():
+    plain = Matching(nn.MLP([4, 3]))
+    full = FullContext(nn.MLP([4, 3]), n_features=3)
+    rng = np.random.default_rng(0)
+    assert set(full.init(rng)) - set(plain.init(rng)) == {"f", "g"}
