@@ -32,7 +32,7 @@ def instance(name, seed=1):
     return INSTANCES[name](np.random.default_rng(seed))
 
 
-# --- nested loops -----------------------------------------------------------------------------------
+# --- nested loops ---
 
 
 def test_siamese():
@@ -133,7 +133,7 @@ def test_class_maps_are_sums_whatever_the_order():
     np.testing.assert_allclose(got[0, 1], maps[0, 0] + maps[0, 2] + maps[0, 3])
 
 
-# --- what must hold of all --------------------------------------------------------------------------
+# --- what must hold of all ---
 
 
 @pytest.mark.parametrize("name", METRIC_BASED)
@@ -173,7 +173,7 @@ def test_probabilities_sum_to_one(name):
     np.testing.assert_allclose(np.exp(algorithm.predict(params, episodes)).sum(-1), 1)
 
 
-# --- facts and limits -------------------------------------------------------------------------------
+# --- facts and limits ---
 
 
 @pytest.mark.parametrize(("ways", "p"), [(5, 0.4046), (20, 0.1252)])
