@@ -896,6 +896,27 @@ def relation(rng):
 
 
 @row("algorithm", directions=1)
+def reptile(rng):
+    """One step of gradient descent: φ − φ̃ is α times the gradient of the minibatch's loss."""
+    for network, side in (
+        (nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2), 8),
+        (nn.MLP([4, 4, 2], activation=ops.tanh, batch_norm=True), 2),
+    ):
+        algorithm = algorithms.Reptile(
+            network, inner_lr=0.1, inner_steps=1, inner_batch=4, inner_optimizer="sgd"
+        )
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=side)
+        x, y = algorithm.training_data(episodes)
+
+        def loss(params, network=network, x=x[:, :4], y=y[:, :4]):
+            return 0.1 * ops.mean(losses.cross_entropy(network(params, x), y))
+
+        yield meta_gradient(algorithm, params, episodes, loss)
+        if side == 2:
+            yield call(loss, params)
+
+
+@row("algorithm", directions=1)
 def maml(rng):
     # second-order MAML through the four blocks and their transductive batch-norm
     network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
@@ -905,8 +926,11 @@ def maml(rng):
     algorithm = algorithms.MAML(network, inner_lr=0.1, inner_steps=2, batch_norm="support")
     yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), images(rng, side=2))
     network = nn.MLP([1, 3, 1], activation=ops.tanh)
-    algorithm = algorithms.MAML(network, inner_lr=0.1, inner_steps=2, loss=losses.mse)
-    yield task_losses(algorithm, float64(algorithm.init(rng), rng), curves(rng))
+    for batches in ("same", "fresh"):
+        algorithm = algorithms.MAML(
+            network, inner_lr=0.1, inner_steps=2, loss=losses.mse, inner_batches=batches
+        )
+        yield task_losses(algorithm, float64(algorithm.init(rng), rng), curves(rng))
 
 
 @row("algorithm", directions=1)

@@ -36,10 +36,14 @@ class Training:
     """Episodes in one step (the meta-batch)."""
     steps: int = 1000
     """Optimizer steps."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam, or plain gradient descent (Reptile)."""
     lr: float = 1e-3
-    """Adam's learning rate."""
+    """The optimizer's learning rate."""
     halve_every: int = 0
     """Steps after which the learning rate is halved, again and again; 0 never halves it."""
+    linear_decay: bool = False
+    """Let the learning rate fall linearly, to 0 after the last step."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient, beyond which it is scaled down; 0 never clips."""
     test_way: int = 0
@@ -60,6 +64,8 @@ class Training:
         _at_least(self, 1, "validate_every", "validation_episodes")
         _at_least(self, 0, "halve_every", "clip_norm", "test_way", "patience", "seed")
         _positive(self, "lr")
+        if self.halve_every and self.linear_decay:
+            raise ValueError("linear_decay: wanted without halve_every, got both")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,6 +97,8 @@ class MLP:
 
     hidden: tuple[int, ...] = (40, 40)
     """Units of each hidden layer."""
+    normalize: bool = False
+    """Batch-norm before each ReLU (MAML's network without convolutions)."""
 
     def __post_init__(self) -> None:
         if not all(units >= 1 for units in self.hidden):
@@ -168,12 +176,39 @@ class MAML:
     """Inner gradient steps in validation and test."""
     first_order: bool = False
     """Take the inner gradients for constants."""
+    inner_batches: Literal["same", "fresh"] = "same"
+    """The whole support in each inner step, or other shots of it in each."""
     batch_norm: Literal["transductive", "support"] = "transductive"
     """Batch-norm of the queries by their own statistics, or by those of the support."""
 
     def __post_init__(self) -> None:
         _positive(self, "inner_lr")
         _at_least(self, 1, "inner_steps")
+        _at_least(self, 0, "eval_inner_steps")
+
+
+@dataclass(frozen=True)
+class Reptile:
+    """Reptile."""
+
+    inner_lr: float = 1e-3
+    """Learning rate of Adam (β₁ = 0) within a task."""
+    inner_steps: int = 5
+    """Inner steps in training."""
+    inner_batch: int = 10
+    """Examples in an inner step, in training."""
+    eval_inner_steps: int = 50
+    """Inner steps in validation and test."""
+    eval_batch: int = 5
+    """Examples in an inner step, in validation and test."""
+    one_by_one: bool = False
+    """Normalise every query with the support alone, not with the other queries."""
+    inner_optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam as in the paper, or plain gradient descent."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "inner_lr")
+        _at_least(self, 1, "inner_steps", "inner_batch", "eval_batch")
         _at_least(self, 0, "eval_inner_steps")
 
 
@@ -220,7 +255,7 @@ class Config:
     """quick, paper or author-code: where the other options come from."""
     dataset: Glyphs | Omniglot | Sinusoids
     network: Conv4 | MLP | Koch
-    method: Siamese | Matching | FullContext | Relation | Prototypical | MAML
+    method: Siamese | Matching | FullContext | Relation | Prototypical | MAML | Reptile
     training: Training
 
     def as_dict(self) -> dict:

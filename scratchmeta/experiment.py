@@ -11,7 +11,7 @@ from scratchmeta import data, losses, nn, presets
 from scratchmeta.algorithms import REGISTRY, relation
 from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
 from scratchmeta.checkpoint import Run, State
-from scratchmeta.config import MAML, MLP, Config, FullContext, Koch, Relation, Siamese
+from scratchmeta.config import MAML, MLP, Config, FullContext, Koch, Relation, Reptile, Siamese
 from scratchmeta.evaluation import calibrated
 from scratchmeta.tree import to_backend
 
@@ -67,7 +67,10 @@ def network(config: Config) -> Any:
     """The network of a configuration: an embedding for metric methods, a classifier for MAML."""
     options = config.network
     if isinstance(options, MLP):
-        return nn.MLP([1, *options.hidden, 1])
+        if config.data == "sinusoids":
+            return nn.MLP([1, *options.hidden, 1], batch_norm=options.normalize)
+        sizes = [config.dataset.image_size**2, *options.hidden, config.training.n_way]
+        return nn.MLP(sizes, batch_norm=options.normalize)
     if isinstance(options, Koch):
         return koch_network()
     if isinstance(config.method, Relation):
@@ -102,7 +105,7 @@ def _sizes(config: Config) -> dict[str, int]:
 
 def _has_head(config: Config) -> bool:
     """Whether the network itself has one output for each class, and so fixes their number."""
-    return isinstance(config.method, MAML) and config.data != "sinusoids"
+    return isinstance(config.method, MAML | Reptile) and config.data != "sinusoids"
 
 
 def refuse_other_ways(config: Config, n_way: int) -> None:

@@ -22,6 +22,7 @@ from scratchmeta.config import (
     Omniglot,
     Prototypical,
     Relation,
+    Reptile,
     Siamese,
     Sinusoids,
     Training,
@@ -77,6 +78,56 @@ _MAML["omniglot", "author-code"] = _MAML["omniglot", "paper"] | {
 _MAML["sinusoids", "author-code"] = _MAML["sinusoids", "paper"] | {
     "method": MAML(inner_lr=0.001, inner_steps=1, eval_inner_steps=10)
 }
+
+_MAML["omniglot", "paper-20-way"] = _of(
+    MAML(inner_lr=0.1, inner_steps=5, eval_inner_steps=5),
+    Omniglot(split="vinyals", rotations="class-episode"),
+    Conv4(pooling="stride"),
+    replace(_MAML["omniglot", "paper"]["training"], n_way=20, tasks=16),
+)
+_MAML["omniglot", "paper-no-conv"] = _MAML["omniglot", "paper"] | {
+    "network": MLP((256, 128, 64, 64), normalize=True)
+}
+
+# Reptile trains on all of an episode: one and nine drawings of a class are the paper's ten shots.
+_REPTILE = {
+    ("glyphs", "quick"): _of(
+        Reptile(inner_lr=3e-3, eval_inner_steps=20),
+        Glyphs(),
+        Conv4(channels=32, pooling="stride"),
+        Training(
+            n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=500,
+            validate_every=100, validation_episodes=50,
+        ),
+    ),
+    ("omniglot", "quick"): _of(
+        Reptile(),
+        Omniglot(rotations="class-episode"),
+        Conv4(pooling="stride"),
+        Training(
+            n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=10_000,
+            validate_every=1000,
+        ),
+    ),
+    ("omniglot", "paper"): _of(
+        Reptile(),
+        Omniglot(split="vinyals", rotations="class-episode"),
+        Conv4(pooling="stride"),
+        Training(
+            n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=100_000,
+            validate_every=5000, validation_episodes=600, test_query=1,
+        ),
+    ),
+    ("omniglot", "paper-20-way"): _of(
+        Reptile(inner_lr=5e-4, inner_steps=10, inner_batch=20, eval_batch=10),
+        Omniglot(split="vinyals", rotations="class-episode"),
+        Conv4(pooling="stride"),
+        Training(
+            n_way=20, n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True,
+            steps=200_000, validate_every=5000, validation_episodes=600, test_query=1,
+        ),
+    ),
+}  # fmt: skip
 
 _PROTOTYPICAL = {
     ("glyphs", "quick"): _of(
@@ -177,6 +228,7 @@ PRESETS: dict[str, dict[tuple[str, str], dict]] = {
         key: preset | {"method": replace(preset["method"], first_order=True)}
         for key, preset in _MAML.items()
     },
+    "reptile": _REPTILE,
 }
 
 

@@ -127,10 +127,14 @@ def train(
 # --- one step -----------------------------------------------------------------------------------
 
 
-def start(algorithm: Any, settings: Training) -> tuple[optim.Adam, State]:
-    """The optimizer, Adam with lr halved every `halve_every` steps, and the state before step 1."""
-    lr, every = settings.lr, settings.halve_every
-    optimizer = optim.Adam(optim.step_decay(lr, every) if every else lr)
+def start(algorithm: Any, settings: Training) -> tuple[optim.Adam | optim.SGD, State]:
+    """The optimizer with its schedule as `settings` have them, and the state before step 1."""
+    lr: Any = settings.lr
+    if settings.halve_every:
+        lr = optim.step_decay(lr, settings.halve_every)
+    elif settings.linear_decay:
+        lr = optim.linear_decay(lr, settings.steps)
+    optimizer = {"adam": optim.Adam, "sgd": optim.SGD}[settings.optimizer](lr)
     params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))
     return optimizer, State(0, params, optimizer.init(params), None, 0)
 

@@ -6,7 +6,15 @@ does, every algorithm has a row in the table of cases.
 """
 
 from scratchmeta import nn, ops
-from scratchmeta.algorithms import MAML, FullContext, Matching, Prototypical, Relation, Siamese
+from scratchmeta.algorithms import (
+    MAML,
+    FullContext,
+    Matching,
+    Prototypical,
+    Relation,
+    Reptile,
+    Siamese,
+)
 from scratchmeta.cases import float64, images
 
 
@@ -52,5 +60,9 @@ INSTANCES = {
     "maml": _smooth(MAML, 2),
     "maml, Conv4": _maml(),
     "maml, from the support": _maml(batch_norm="support"),
+    "maml, fresh batches": _smooth(MAML, 2, inner_steps=2, inner_batches="fresh"),
+    "reptile": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2, inner_optimizer="sgd"),
+    "reptile, Adam": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2),
+    "reptile, one by one": _smooth(Reptile, 2, eval_inner_steps=2, one_by_one=True),
     "fomaml": _smooth(MAML, 2, first_order=True),
 }

@@ -14,6 +14,7 @@ from scratchmeta.algorithms.maml import MAML
 from scratchmeta.algorithms.matching import FullContext, Matching
 from scratchmeta.algorithms.prototypical import Prototypical
 from scratchmeta.algorithms.relation import Relation
+from scratchmeta.algorithms.reptile import Reptile
 from scratchmeta.algorithms.siamese import Siamese
 
 
@@ -33,6 +34,7 @@ REGISTRY: dict[str, Entry] = {
     "prototypical": Entry(Prototypical, "Snell, Swersky & Zemel 2017", "metric"),
     "maml": Entry(MAML, "Finn, Abbeel & Levine 2017", "optimization"),
     "fomaml": Entry(MAML, "Finn, Abbeel & Levine 2017, section 5.2", "optimization"),
+    "reptile": Entry(Reptile, "Nichol, Achiam & Schulman 2018", "optimization"),
 }
 
 __all__ = [
@@ -43,5 +45,6 @@ __all__ = [
     "Matching",
     "Prototypical",
     "Relation",
+    "Reptile",
     "Siamese",
 ]

@@ -25,6 +25,8 @@ Differs from the paper
     offset, not adapted).
 
 Differs from the post
+    The post takes the same batch for all inner steps, and in its section on Reptile a new one for
+    each: `inner_batches` is "same" or "fresh".
     The post's product for k steps leaves the order open; for column gradients the factor of the
     first step stands leftmost: (I − αH₀)(I − αH₁)…(I − αH_{k−1}) g_k.
 """
@@ -46,10 +48,11 @@ class MAML:
     """MAML around any `network` with init(rng) and network(params, x) -> logits, or values.
 
     `inner_lr` is α; `inner_steps` the number of inner steps in training, `eval_inner_steps` in
-    predict (None: the same); `first_order` gives FOMAML; `loss` maps outputs (T, N, D) and targets
-    to one number per task. `batch_norm` is "transductive", where queries are normalised by their
-    own statistics, as in the authors' code, or "support", where they are by the support's under
-    the adapted weights. `task_chunk` is the number of tasks at a time (None: chosen by size).
+    predict (None: the same); `first_order` gives FOMAML. `inner_batches` "same" uses the whole
+    support in each inner step, "fresh" other shots in each. `loss` maps outputs (T, N, D) and
+    targets to one number per task. `batch_norm` is "transductive", where queries are normalised by
+    their own statistics, as in the authors' code, or "support", where they are by the support's
+    under the adapted weights. `task_chunk` is the number of tasks at a time (None: chosen by size).
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class MAML:
         inner_lr: float = 0.01,
         inner_steps: int = 1,
         first_order: bool = False,
+        inner_batches: str = "same",
         loss: Callable = cross_entropy,
         eval_inner_steps: int | None = None,
         batch_norm: nn.Policy = "transductive",
@@ -72,6 +76,7 @@ class MAML:
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.first_order = first_order
+        self.inner_batches = inner_batches
         self.loss = loss
         self.eval_inner_steps = inner_steps if eval_inner_steps is None else eval_inner_steps
         self.batch_norm = batch_norm
@@ -81,9 +86,26 @@ class MAML:
         """New parameters θ."""
         return self.network.init(rng)
 
-    def inner_step(self, fast: Tree, episodes: Episode, create_graph: bool) -> Tree:
+    def inner_batch(self, episodes: Episode, step: int) -> tuple[Any, Any]:
+        """The support examples of an inner step: all, or of every class the shots s with s mod
+        `inner_steps` = step mod `inner_steps`."""
+        x, y = episodes.support_x, episodes.support_y
+        if self.inner_batches == "same":
+            return x, y
+        shots = x.shape[1] // (int(y.max()) + 1 if y.dtype.kind == "i" else 1)
+        if shots < self.inner_steps:
+            raise ValueError(
+                f"MAML: wanted at least {self.inner_steps} shots, one for each inner step with "
+                f"fresh batches, got {shots}"
+            )
+        turn = step % self.inner_steps
+        chosen = [i for i in range(x.shape[1]) if i % shots % self.inner_steps == turn]
+        return x[:, chosen], y[:, chosen]
+
+    def inner_step(self, fast: Tree, episodes: Episode, step: int, create_graph: bool) -> Tree:
         """θ' = θ − α ∇L_S(θ) for the fast weights of every task."""
-        losses = self.loss(self.network(fast, episodes.support_x), episodes.support_y)  # (T,)
+        x, y = self.inner_batch(episodes, step)
+        losses = self.loss(self.network(fast, x), y)  # (T,)
         g = core.grad(ops.sum(losses), fast, create_graph)
         return tree.map(lambda p, g: p - self.inner_lr * g, fast, g)
 
@@ -96,8 +118,8 @@ class MAML:
     def task_losses(self, params: Tree, episodes: Episode) -> Any:
         """L_i(f_θ'ᵢ), the query loss after adaptation, of every task (T,)."""
         fast = self.per_task(params, episodes)
-        for _ in range(self.inner_steps):
-            fast = self.inner_step(fast, episodes, create_graph=not self.first_order)
+        for step in range(self.inner_steps):
+            fast = self.inner_step(fast, episodes, step, create_graph=not self.first_order)
         return self.loss(self.query_outputs(fast, episodes), episodes.query_y)
 
     def per_task(self, params: Tree, episodes: Episode) -> Tree:
@@ -112,9 +134,9 @@ class MAML:
     def adapt(self, params: Tree, episodes: Episode, inner_steps: int) -> Tree:
         """The fast weights of every task after `inner_steps` steps, as raw arrays (T, ...)."""
         fast = self.per_task(params, episodes)
-        for _ in range(inner_steps):
+        for step in range(inner_steps):
             live = tree.map(core.Tensor, fast)
-            fast = tree.map(core.raw, self.inner_step(live, episodes, create_graph=False))
+            fast = tree.map(core.raw, self.inner_step(live, episodes, step, create_graph=False))
         return fast
 
     def predict(self, params: Tree, episodes: Episode, inner_steps: int | None = None) -> Any:

@@ -1,0 +1,146 @@
+"""Reptile (Nichol, Achiam & Schulman 2018, arXiv 1803.02999).
+
+The initial parameters move towards those that some steps of ordinary training on a task lead to.
+
+    alg. 1, line 4   φ̃ = U^k_τ(φ), k steps of Adam on task τ         Reptile.adapt
+    alg. 1, line 5   φ ← φ + ε (φ̃ − φ)                              meta_gradient, and an optimizer
+    alg. 2           φ ← φ + ε 1/n Σ_i (φ̃_i − φ)                    the same with n tasks at a time
+
+There is no query set: the support and query examples of a training episode are together the task's
+training data, N (K + Q) examples. Its minibatches go round them shot by shot (the first drawing of
+every class, then the second, ...), so they are balanced and nothing is drawn at random.
+
+`meta_gradient` returns φ − 1/n Σ φ̃_i, which an optimizer treats as a gradient: plain SGD of rate ε
+is the paper's update.
+
+Differs from the paper
+    Adam of the inner loop has β₁ = 0 as in the paper, but starts anew for every task; the authors'
+    code keeps its second moments from task to task.
+
+Differs from the post
+    The post writes α for both rates; here the inner one is `inner_lr`, the outer one ε the outer
+    optimizer's. The question it leaves open, whether φ − φ̃ is the gradient of a distance to the
+    task's solutions, is answered in scratchmeta.analysis.taylor: the gradient of ½ dist(φ, W)² is
+    φ − P_W(φ), by the envelope theorem.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from scratchmeta import backend, core, ops, optim, tree
+from scratchmeta.algorithms.protocol import chunks
+from scratchmeta.episodes import Episode
+from scratchmeta.losses import cross_entropy
+
+Tree = Any
+
+
+def shot_by_shot(x: Any, ways: int) -> Any:
+    """(T, N·K, ...), class after class, as (T, K·N, ...): every class's first, every second, ..."""
+    tasks, examples, *rest = x.shape
+    by_class = x.reshape(tasks, ways, examples // ways, *rest)
+    return by_class.swapaxes(1, 2).reshape(tasks, examples, *rest)
+
+
+class Reptile:
+    """Reptile around any `network` with init(rng) and network(params, x) -> logits, or values.
+
+    In training a task takes `inner_steps` steps of Adam with `inner_lr`, each on `inner_batch`
+    examples; in predict `eval_inner_steps` on `eval_batch` examples of the support (at most all).
+    `one_by_one` normalises every query with the support only, as if it came alone; else all queries
+    are normalised together ("transduction" in the paper). `inner_optimizer` "sgd" is for comparison
+    with MAML and for the analysis. `loss` maps outputs (T, N, D) and targets
+    to one number per task.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        inner_lr: float = 1e-3,
+        inner_steps: int = 5,
+        inner_batch: int = 10,
+        eval_inner_steps: int = 50,
+        eval_batch: int = 5,
+        one_by_one: bool = False,
+        inner_optimizer: Literal["adam", "sgd"] = "adam",
+        loss: Callable = cross_entropy,
+        task_chunk: int | None = None,
+    ) -> None:
+        self.network = network
+        adam = inner_optimizer == "adam"
+        self.inner = optim.Adam(inner_lr, beta1=0.0) if adam else optim.SGD(inner_lr)
+        self.inner_steps, self.inner_batch = inner_steps, inner_batch
+        self.eval_inner_steps, self.eval_batch = eval_inner_steps, eval_batch
+        self.one_by_one = one_by_one
+        self.loss = loss
+        self.task_chunk = task_chunk
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """New parameters φ."""
+        return self.network.init(rng)
+
+    def adapt(self, params: Tree, x: Any, y: Any, steps: int, size: int) -> tuple[Tree, Any]:
+        """φ̃ of every task (T, ...), and the mean loss (T,) of the minibatches on the way.
+
+        x (T, M, ...) and y (T, M, ...) are gone round in minibatches of `size`.
+        """
+        tasks, m = x.shape[:2]
+        fast = tree.map(lambda p: ops.broadcast_to(p, (tasks, *p.shape)), params)
+        state, losses = self.inner.init(fast), 0.0
+        for step in range(steps):
+            batch = [i % m for i in range(step * size, (step + 1) * size)]
+            live = tree.map(core.Tensor, fast)
+            loss = self.loss(self.network(live, x[:, batch]), y[:, batch])
+            gradient = tree.map(core.raw, core.grad(ops.sum(loss), live, create_graph=False))
+            fast, state = self.inner.step(fast, gradient, state)
+            losses = losses + core.raw(loss) / steps
+        return fast, losses
+
+    def meta_gradient(self, params: Tree, episodes: Episode) -> tuple[Any, Tree]:
+        """The mean loss of the minibatches, and φ − 1/n Σ φ̃_i."""
+        total, moved = 0.0, None
+        for part in chunks(episodes, self.task_chunk):
+            x, y = self.training_data(part)
+            fast, losses = self.adapt(params, x, y, self.inner_steps, self.inner_batch)
+            total = total + losses.sum()
+            change = tree.map(lambda p, f: (p - f).sum(axis=0), params, fast)
+            moved = change if moved is None else tree.map(lambda a, b: a + b, moved, change)
+        tasks = len(episodes.support_x)
+        return total / tasks, tree.map(lambda d: d / tasks, moved)
+
+    def training_data(self, episodes: Episode) -> tuple[Any, Any]:
+        """Support and query as one set of examples, shot by shot: x (T, M, ...), y (T, M, ...)."""
+        ways = self.ways(episodes)
+        xs = shot_by_shot(episodes.support_x, ways), shot_by_shot(episodes.query_x, ways)
+        ys = shot_by_shot(episodes.support_y, ways), shot_by_shot(episodes.query_y, ways)
+        return ops.concat(xs, axis=1), ops.concat(ys, axis=1)
+
+    def ways(self, episodes: Episode) -> int:
+        """The number of classes, 1 in regression."""
+        return int(episodes.support_y.max()) + 1 if self.loss is cross_entropy else 1
+
+    def predict(self, params: Tree, episodes: Episode) -> Any:
+        """After adaptation: log-probabilities (T, N·Q, N), or values (T, Q, D) in regression."""
+        parts = [self._outputs(params, part) for part in chunks(episodes, self.task_chunk)]
+        outputs = backend.xp(episodes.query_x).concatenate(parts)
+        return ops.log_softmax(outputs) if self.loss is cross_entropy else outputs
+
+    def _outputs(self, params, episodes):
+        ways = self.ways(episodes)
+        x, y = (shot_by_shot(a, ways) for a in (episodes.support_x, episodes.support_y))
+        size = min(self.eval_batch, x.shape[1])
+        fast, _ = self.adapt(params, x, y, self.eval_inner_steps, size)
+        query = episodes.query_x
+        if not self.one_by_one:
+            return self.network(fast, query)
+        outputs = [
+            self.network(fast, ops.concat([x, query[:, i : i + 1]], axis=1))[:, -1:]
+            for i in range(query.shape[1])
+        ]
+        return ops.concat(outputs, axis=1)
+
+    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
+        """The parameters as they are: statistics are those of the batch."""
+        return params
