@@ -6,6 +6,7 @@ setup(
     packages=[
         "scratchmeta",
         "scratchmeta.algorithms",
+        "scratchmeta.analysis",
         "scratchmeta.data",
         "scratchmeta.kernels",
         "scratchmeta.ops",

@@ -15,6 +15,8 @@ Meta-learning from scratch: readable, verified to second order, on NumPy or CuPy
   list              the algorithms: name, family, paper, presets
   plot RUN          an episode with its predictions, and the learning curve
   bench             time a training step of each algorithm
+  compare           the meta-gradients of MAML, FOMAML and Reptile on the same episodes
+  taylor            the leading terms of these gradients, and how fast the rest falls
 
 scratchmeta COMMAND --help explains the options of a command.
 First steps: scratchmeta train prototypical; scratchmeta check prototypical

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import tyro
 
-from scratchmeta import __version__, backend, episodes, evaluation, experiment, presets, training
+from scratchmeta import (
+    __version__,
+    backend,
+    episodes,
+    evaluation,
+    experiment,
+    losses,
+    presets,
+    training,
+)
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.config import Config
@@ -21,9 +30,11 @@ from scratchmeta.kernels import memory
 from scratchmeta.options import (
     BenchOptions,
     CheckOptions,
+    CompareOptions,
     EvaluateOptions,
     ListOptions,
     PlotOptions,
+    TaylorOptions,
     TrainOptions,
     UsageError,
     parse,
@@ -290,6 +301,60 @@ def _step_seconds(config: Config, rounds: int) -> float:
     return float(np.median(times[1:]))
 
 
+# --- the analysis of meta-gradients -------------------------------------------------------------
+
+
+def taylor(argv: Sequence[str]) -> int:
+    """`scratchmeta taylor`."""
+    options = parse(TaylorOptions, argv, "taylor")
+    from scratchmeta.analysis import taylor
+
+    found = [taylor.measure(name, k, options.seed) for k in options.k for name in taylor.MEASURED]
+    if options.plot:
+        _plots("taylor").expansions(found, options.plot)
+    if options.json:
+        print(json.dumps([expansion._asdict() for expansion in found]))
+        return 0
+    print(f"{'gradient of':<12}{'k':>3}{'residual at α = 0.01':>24}{'falls as α to the':>20}")
+    for each in found:
+        print(f"{each.name:<12}{each.k:>3}{each.residuals[-1]:>24.2e}{each.slope:>20.3f}")
+    return 0
+
+
+def compare(argv: Sequence[str]) -> int:
+    """`scratchmeta compare`."""
+    options = parse(CompareOptions, argv, "compare", CompareOptions(backend=backend.current()))
+    from scratchmeta.analysis import compare
+
+    with backend.use(options.backend):
+        if options.run:
+            saved = experiment.saved(options.run, "best", options.data_dir)
+            config, params, dataset = saved.config, saved.params, saved.splits.train
+            if not hasattr(config.method, "inner_lr"):
+                raise UsageError(f"{options.run}: is a run of {config.algorithm!r}, which has no α")
+        else:
+            config = presets.lookup("maml", options.data)
+            dataset = experiment.splits(config, options.data_dir).train
+            params = experiment.network(config).init(np.random.default_rng(options.seed))
+        shape = config.training.n_way, options.k_shot, options.n_query, options.tasks
+        batch = to_backend(episodes.sample(dataset, *shape, seed=options.seed))
+        loss = {"loss": losses.mse} if config.data == "sinusoids" else {}
+        steps = options.inner_lr, options.inner_steps
+        rows = compare.compare(
+            experiment.network(config), to_backend(params), batch, *steps, **loss
+        )
+    if options.json:
+        print(json.dumps([row._asdict() for row in rows]))
+        return 0
+    print(f"{'':<10}{'loss':>8}{'norm':>10}{'of maml':>10}{'cosine':>9}{'ms':>9}")
+    for row in rows:
+        print(
+            f"{row.name:<10}{row.loss:8.3f}{row.norm:10.4f}{row.norm_ratio:10.3f}"
+            f"{row.cosine:9.4f}{1000 * row.seconds:9.1f}"
+        )
+    return 0
+
+
 # --- list, plot ---------------------------------------------------------------------------------
 
 
@@ -324,13 +389,7 @@ def _presets(algorithm: str) -> dict[str, list[str]]:
 def plot(argv: Sequence[str]) -> int:
     """`scratchmeta plot`."""
     options = parse(PlotOptions, argv, "plot")
-    try:
-        from scratchmeta import plots
-    except ModuleNotFoundError as missing:
-        raise UsageError(
-            f"plot: {str(missing.name).partition('.')[0]} is not installed: "
-            "pip install 'scratchmeta[plots]'"
-        ) from None
+    plots = _plots("plot")
     run = experiment.saved(options.run, "best", options.data_dir)
     for path in (
         plots.episode(run, options.run / "episode.png", options.episode),
@@ -340,6 +399,18 @@ def plot(argv: Sequence[str]) -> int:
     return 0
 
 
+def _plots(command: str) -> Any:
+    """The module that draws, which wants matplotlib."""
+    try:
+        from scratchmeta import plots
+    except ModuleNotFoundError as missing:
+        raise UsageError(
+            f"{command}: {str(missing.name).partition('.')[0]} is not installed: "
+            "pip install 'scratchmeta[plots]'"
+        ) from None
+    return plots
+
+
 COMMANDS = {
     "train": train,
     "evaluate": evaluate,
@@ -347,4 +418,6 @@ COMMANDS = {
     "list": list_,
     "plot": plot,
     "bench": bench,
+    "taylor": taylor,
+    "compare": compare,
 }

@@ -101,6 +101,54 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class TaylorOptions:
+    """Compare the gradients of FOMAML, MAML and Reptile with their leading terms in α.
+
+    Prints how fast what is left falls with α: as α to the power of 2 if the terms are right.
+    """
+
+    k: tuple[int, ...] = (2, 3, 4)
+    """Numbers of minibatches."""
+    seed: int = 0
+    """Decides the problem."""
+    plot: Path | None = None
+    """Draw the residuals over α into this file."""
+    json: bool = False
+    """Print a JSON list of objects: name, k, alphas, residuals, slope."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Compare the meta-gradients of MAML, FOMAML and Reptile: same parameters, same episodes.
+
+    Cosine and ratio of norms are those to MAML's.
+    """
+
+    data: Literal["glyphs", "omniglot", "sinusoids"] = "glyphs"
+    """Where the episodes come from."""
+    run: Path | None = None
+    """Parameters, network and data of this run of maml, fomaml or reptile; else new ones."""
+    inner_lr: float = 0.4
+    """α of all three."""
+    inner_steps: int = 1
+    """Inner steps of MAML and FOMAML; Reptile takes one more."""
+    k_shot: int = 1
+    """Labelled examples of each class."""
+    n_query: int = 5
+    """Query examples of each class."""
+    tasks: int = 8
+    """Tasks that the gradients are averaged over."""
+    seed: int = 0
+    """Decides the parameters and the episodes."""
+    data_dir: Path | None = None
+    """Folder of the data (or SCRATCHMETA_DATA)."""
+    backend: Backend = "numpy"
+    """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
+    json: bool = False
+    """Print a JSON list of objects."""
+
+
+@dataclass(frozen=True)
 class ListOptions:
     """List the algorithms: name, paper, family, and the data they have presets for."""
 

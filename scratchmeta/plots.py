@@ -1,5 +1,6 @@
 """Pictures of a run: an episode with its predictions, and the learning curve. Needs matplotlib."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scratchmeta import episodes
+from scratchmeta.analysis.taylor import Expansion
 from scratchmeta.checkpoint import Run
 from scratchmeta.evaluation import TEST
 from scratchmeta.experiment import Saved, algorithm
@@ -107,5 +109,19 @@ def learning(run: Run, path: Path) -> Path:
         right = axis.twinx()
         right.errorbar(*validation[:, :2].T, yerr=validation[:, 2], color=RIGHT, capsize=2)
         right.set_ylabel("validation, with its 95 % interval", color=RIGHT)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def expansions(found: Sequence[Expansion], path: Path) -> Path:
+    """Draws the residuals of the leading terms over α, with lines of slope 2; returns the path."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    for each in found:
+        axis.loglog(each.alphas, each.residuals, ".-", label=f"{each.name}, k = {each.k}")
+    alphas = np.array(found[0].alphas)
+    axis.loglog(alphas, (alphas / alphas[-1]) ** 2, "k:", label="α²")
+    axis.set(xlabel="α", ylabel="relative residual")
+    axis.legend(fontsize=7)
     figure.savefig(path, dpi=120)
     return path

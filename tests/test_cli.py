@@ -81,7 +81,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"scratchmeta {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "check", "list", "plot", "bench"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "check", "list", "plot", "bench", "compare", "taylor"]
+)
 def test_every_command_explains_its_options(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -517,3 +519,28 @@ def test_check_fails_where_a_rule_is_wrong(capsys, monkeypatch):
     assert "FAIL exp" in capsys.readouterr().out
     assert main(["check", "exp", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+# --- the analysis of meta-gradients ---
+
+
+def test_taylor(capsys, tmp_path):
+    assert main(["taylor", "--k", "2", "--plot", str(tmp_path / "t.png"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in found] == ["FOMAML", "MAML", "Reptile"]
+    assert all(abs(each["slope"] - 2) < 0.05 for each in found)
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["taylor", "--k", "3"]) == 0
+    assert "falls as α to the" in capsys.readouterr().out
+
+
+def test_compare(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    sinusoids = ["compare", "--data", "sinusoids", "--k-shot", "3", "--tasks", "2"]
+    assert main([*sinusoids, "--inner-lr", "1e-6", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["maml", "fomaml", "reptile"]
+    assert rows[1]["cosine"] == pytest.approx(1, abs=1e-4)
+    assert main([*WAVES, "--steps", "2", "--out", "run"]) == 0
+    assert main(["compare", "--run", "run", "--k-shot", "3", "--tasks", "2"]) == 0
+    assert "cosine" in capsys.readouterr().out
