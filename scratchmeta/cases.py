@@ -916,6 +916,30 @@ def reptile(rng):
             yield call(loss, params)
 
 
+def _sequences(rng, ways=2, tasks=2, length=3):
+    """Support and query of one sequence, images of 2 x 2."""
+    xs = [normal(rng, tasks, length, 2, 2, 1) for _ in range(2)]
+    ys = [integers(rng.integers(0, ways, (tasks, length))) for _ in range(2)]
+    return Episode(xs[0], ys[0], xs[1], ys[1])
+
+
+@row("algorithm", directions=1)
+def mann(rng):
+    for labels in ("one-hot", "strings"):
+        algorithm = algorithms.MANN(2, 2, 3, labels, rows=5, width=3, heads=2)
+        params, episodes = float64(algorithm.init(rng), rng), _sequences(rng)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)
+
+
+@row("algorithm", directions=1)
+def lstm(rng):
+    algorithm = algorithms.LSTMBaseline(2, 2, 3)
+    params, episodes = float64(algorithm.init(rng), rng), _sequences(rng)
+    yield task_losses(algorithm, params, episodes)
+    yield meta_gradient(algorithm, params, episodes)
+
+
 @row("algorithm", directions=1)
 def maml(rng):
     # second-order MAML through the four blocks and their transductive batch-norm

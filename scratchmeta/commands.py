@@ -26,6 +26,7 @@ from scratchmeta import (
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.config import Config
+from scratchmeta.data import Shuffled
 from scratchmeta.kernels import memory
 from scratchmeta.options import (
     BenchOptions,
@@ -197,6 +198,8 @@ def evaluate(argv: Sequence[str]) -> int:
         print(f"  accuracy {found['accuracy']:.2%} ± {found['ci95']:.2%} (95 % interval)")
         print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
         print(f"  chance {found['chance']:.2%}")
+    for number, accuracy in enumerate(found.get("by_instance", []), 1):
+        print(f"  in sequences, image {number:2} of a class {accuracy:.2%}")
     return 0
 
 
@@ -224,7 +227,13 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
     result = on_test(run.algorithm, progress=True)
     if result.measure == "accuracy":
         baseline = on_test(evaluation.NearestNeighbour()).value
-        return {**result.as_dict(), "chance": 1 / n_way, "nearest_neighbour": baseline}
+        found = {**result.as_dict(), "chance": 1 / n_way, "nearest_neighbour": baseline}
+        if hasattr(run.algorithm, "instance_accuracy"):
+            sequences = Shuffled(run.splits.test, run.config.method.labels)
+            found["by_instance"] = evaluation.by_instance(
+                run.algorithm, run.params, sequences, n_way, options.episodes, options.seed
+            )
+        return found
     adapted = (
         experiment.algorithm(run.config, eval_inner_steps=steps)
         for steps in range(run.config.method.eval_inner_steps + 1)

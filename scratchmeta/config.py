@@ -213,6 +213,43 @@ class Reptile:
 
 
 @dataclass(frozen=True)
+class LSTMBaseline:
+    """An LSTM that reads images, each with the label of the one before."""
+
+    controller: int = 200
+    """Units of the LSTM."""
+    labels: Literal["one-hot", "strings"] = "one-hot"
+    """One of n_way labels, or five letters drawn anew for each class of an episode."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "controller")
+
+
+@dataclass(frozen=True)
+class MANN(LSTMBaseline):
+    """Memory-augmented neural network: the LSTM with an external memory."""
+
+    rows: int = 128
+    """Rows of the memory."""
+    width: int = 40
+    """Numbers in a row."""
+    heads: int = 4
+    """Read heads."""
+    gamma: float = 0.99
+    """What is left of a row's usage after a step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 1, "rows", "width", "heads")
+        _positive(self, "gamma")
+
+
+@dataclass(frozen=True)
+class NoNetwork:
+    """The algorithm brings its own."""
+
+
+@dataclass(frozen=True)
 class Glyphs:
     """Procedural alphabets, embedded in the library."""
 
@@ -233,6 +270,8 @@ class Omniglot:
     """Lake's background and evaluation alphabets, or the characters of Vinyals et al."""
     rotations: Literal["none", "classes", "class-episode", "episode"] = "none"
     """Quarter turns: none, as classes, drawn for each class of an episode, or once for all."""
+    jitter: bool = False
+    """Turn and shift every training image a little (MANN)."""
 
     def __post_init__(self) -> None:
         _at_least(self, 16, "image_size")
@@ -254,8 +293,18 @@ class Config:
     preset: str
     """quick, paper or author-code: where the other options come from."""
     dataset: Glyphs | Omniglot | Sinusoids
-    network: Conv4 | MLP | Koch
-    method: Siamese | Matching | FullContext | Relation | Prototypical | MAML | Reptile
+    network: Conv4 | MLP | Koch | NoNetwork
+    method: (
+        Siamese
+        | Matching
+        | FullContext
+        | Relation
+        | Prototypical
+        | MAML
+        | Reptile
+        | LSTMBaseline
+        | MANN
+    )
     training: Training
 
     def as_dict(self) -> dict:

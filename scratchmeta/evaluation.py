@@ -15,6 +15,7 @@ import numpy as np
 from scratchmeta import episodes
 from scratchmeta.config import Training
 from scratchmeta.episodes import Episode
+from scratchmeta.episodes import sample as _sample
 from scratchmeta.progress import Progress
 from scratchmeta.tree import to_backend, to_numpy
 
@@ -92,6 +93,20 @@ def evaluate(
         n_way=n_way,
         k_shot=k_shot,
     )
+
+
+def by_instance(
+    algorithm: Any, params: Any, dataset: Any, n_way: int, episodes: int, seed: int = 0
+) -> list[float]:
+    """The accuracy for the 1st, 2nd, ... 10th image of a class in sequences of 10 of each.
+
+    `dataset` gives sequences (`data.Shuffled`), `algorithm` has `instance_accuracy`.
+    """
+    found, tasks = [], 20
+    for start in range(0, episodes, tasks):
+        batch = _sample(dataset, n_way, 1, 9, tasks, seed, TEST + start)
+        found.append(algorithm.instance_accuracy(params, to_backend(batch)))
+    return np.mean(found, axis=0).tolist()
 
 
 def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) -> Any:

@@ -11,7 +11,18 @@ from scratchmeta import data, losses, nn, presets
 from scratchmeta.algorithms import REGISTRY, relation
 from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
 from scratchmeta.checkpoint import Run, State
-from scratchmeta.config import MAML, MLP, Config, FullContext, Koch, Relation, Reptile, Siamese
+from scratchmeta.config import (
+    MAML,
+    MLP,
+    Config,
+    FullContext,
+    Koch,
+    LSTMBaseline,
+    NoNetwork,
+    Relation,
+    Reptile,
+    Siamese,
+)
 from scratchmeta.evaluation import calibrated
 from scratchmeta.tree import to_backend
 
@@ -28,9 +39,17 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     """The datasets of a configuration.
 
     Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`; None is SCRATCHMETA_DATA's.
-    In Lake's split only training characters are turned, in Vinyals' all.
+    In Lake's split only training characters are turned, in Vinyals' all. Algorithms that read
+    sequences train on `Shuffled` ones.
     Raises ValueError when a folder is needed and none was given.
     """
+    found = _splits(config, data_dir)
+    if isinstance(config.method, LSTMBaseline):
+        found = found._replace(train=data.Shuffled(found.train, config.method.labels))
+    return found
+
+
+def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
     options = config.dataset
     if config.data == "sinusoids":
         return Splits(*(data.Sinusoids() for _ in Splits._fields))
@@ -47,7 +66,7 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     else:  # Vinyals et al. test on turned characters too
         names, turns = ("train", "val", "test"), options.rotations
     return Splits(
-        data.Omniglot(root, names[0], options.image_size, options.rotations),
+        data.Omniglot(root, names[0], options.image_size, options.rotations, options.jitter),
         *(data.Omniglot(root, name, options.image_size, turns) for name in names[1:]),
     )
 
@@ -88,11 +107,16 @@ def algorithm(config: Config, **changes: Any) -> Any:
     options = asdict(replace(config.method, **changes)) | _sizes(config)
     if config.data == "sinusoids":
         options["loss"] = losses.mse
-    return REGISTRY[config.algorithm].algorithm(network(config), **options)
+    made = REGISTRY[config.algorithm].algorithm
+    if isinstance(config.network, NoNetwork):
+        return made(**options)
+    return made(network(config), **options)
 
 
 def _sizes(config: Config) -> dict[str, int]:
-    """What an algorithm has to know of its network's features."""
+    """What an algorithm has to know of its network's features, or of its data."""
+    if isinstance(config.method, LSTMBaseline):
+        return {"image_size": config.dataset.image_size, "ways": config.training.n_way}
     if isinstance(config.method, FullContext | Siamese):
         if isinstance(config.network, Koch):
             return {"n_features": KOCH_FEATURES}
@@ -105,6 +129,8 @@ def _sizes(config: Config) -> dict[str, int]:
 
 def _has_head(config: Config) -> bool:
     """Whether the network itself has one output for each class, and so fixes their number."""
+    if isinstance(config.method, LSTMBaseline):
+        return config.method.labels == "one-hot"
     return isinstance(config.method, MAML | Reptile) and config.data != "sinusoids"
 
 

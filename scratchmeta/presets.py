@@ -11,6 +11,7 @@ from typing import Any
 
 from scratchmeta.config import (
     MAML,
+    MANN,
     MLP,
     SECTIONS,
     Config,
@@ -18,7 +19,9 @@ from scratchmeta.config import (
     FullContext,
     Glyphs,
     Koch,
+    LSTMBaseline,
     Matching,
+    NoNetwork,
     Omniglot,
     Prototypical,
     Relation,
@@ -214,6 +217,33 @@ _SIAMESE = {
     ),
 }  # fmt: skip
 
+# Sequences of ten images of each class: an episode's support and query together.
+_SEQUENCE = Training(
+    n_query=9, tasks=16, steps=8000, clip_norm=10.0, validate_every=1000, test_query=5
+)
+_MANN = {
+    ("glyphs", "quick"): _of(
+        MANN(),
+        Glyphs(image_size=20),
+        NoNetwork(),
+        replace(_SEQUENCE, steps=1500, validate_every=250, validation_episodes=50),
+    ),
+    ("omniglot", "quick"): _of(
+        MANN(), Omniglot(image_size=20, rotations="class-episode"), NoNetwork(), _SEQUENCE
+    ),
+    ("omniglot", "paper"): _of(
+        MANN(),
+        Omniglot(image_size=20, split="vinyals", rotations="class-episode", jitter=True),
+        NoNetwork(),
+        replace(_SEQUENCE, steps=100_000, lr=1e-4, validate_every=2000),
+    ),
+}
+_MANN["omniglot", "strings"] = _MANN["omniglot", "quick"] | {"method": MANN(labels="strings")}
+_LSTM = {
+    key: preset | {"method": LSTMBaseline(labels=preset["method"].labels)}
+    for key, preset in _MANN.items()
+}
+
 PRESETS: dict[str, dict[tuple[str, str], dict]] = {
     "siamese": _SIAMESE,
     "matching": _MATCHING,
@@ -223,6 +253,8 @@ PRESETS: dict[str, dict[tuple[str, str], dict]] = {
     },
     "relation": _RELATION,
     "prototypical": _PROTOTYPICAL,
+    "mann": _MANN,
+    "lstm": _LSTM,
     "maml": _MAML,
     "fomaml": {
         key: preset | {"method": replace(preset["method"], first_order=True)}

@@ -8,7 +8,9 @@ does, every algorithm has a row in the table of cases.
 from scratchmeta import nn, ops
 from scratchmeta.algorithms import (
     MAML,
+    MANN,
     FullContext,
+    LSTMBaseline,
     Matching,
     Prototypical,
     Relation,
@@ -30,6 +32,10 @@ def _prototypical(**options):
 def _maml(**options):
     network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
     return lambda rng: _with_images(MAML(network, inner_lr=0.1, inner_steps=2, **options), rng)
+
+
+def _sequential(made, **options):
+    return lambda rng: _with_images(made(8, 2, 4, **options), rng)
 
 
 def _smooth(algorithm, n_out, **options):
@@ -64,5 +70,8 @@ INSTANCES = {
     "reptile": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2, inner_optimizer="sgd"),
     "reptile, Adam": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2),
     "reptile, one by one": _smooth(Reptile, 2, eval_inner_steps=2, one_by_one=True),
+    "mann": _sequential(MANN, rows=6, width=3, heads=2),
+    "mann, strings": _sequential(MANN, labels="strings", rows=6, width=3, heads=2),
+    "lstm": _sequential(LSTMBaseline),
     "fomaml": _smooth(MAML, 2, first_order=True),
 }

@@ -11,6 +11,7 @@ policy asks for them.
 from typing import NamedTuple
 
 from scratchmeta.algorithms.maml import MAML
+from scratchmeta.algorithms.mann import MANN, LSTMBaseline
 from scratchmeta.algorithms.matching import FullContext, Matching
 from scratchmeta.algorithms.prototypical import Prototypical
 from scratchmeta.algorithms.relation import Relation
@@ -32,6 +33,8 @@ REGISTRY: dict[str, Entry] = {
     "matching-fce": Entry(FullContext, "Vinyals et al. 2016, appendix A", "metric"),
     "relation": Entry(Relation, "Sung et al. 2018", "metric"),
     "prototypical": Entry(Prototypical, "Snell, Swersky & Zemel 2017", "metric"),
+    "mann": Entry(MANN, "Santoro et al. 2016", "model"),
+    "lstm": Entry(LSTMBaseline, "Santoro et al. 2016, the baseline", "model"),
     "maml": Entry(MAML, "Finn, Abbeel & Levine 2017", "optimization"),
     "fomaml": Entry(MAML, "Finn, Abbeel & Levine 2017, section 5.2", "optimization"),
     "reptile": Entry(Reptile, "Nichol, Achiam & Schulman 2018", "optimization"),
@@ -39,9 +42,11 @@ REGISTRY: dict[str, Entry] = {
 
 __all__ = [
     "MAML",
+    "MANN",
     "REGISTRY",
     "Entry",
     "FullContext",
+    "LSTMBaseline",
     "Matching",
     "Prototypical",
     "Relation",

@@ -4,6 +4,7 @@ from scratchmeta.data.archive import DataError
 from scratchmeta.data.glyphs import Glyphs
 from scratchmeta.data.images import ImageDataset
 from scratchmeta.data.omniglot import Omniglot
+from scratchmeta.data.sequences import Shuffled
 from scratchmeta.data.sinusoids import Sinusoids
 
-__all__ = ["DataError", "Glyphs", "ImageDataset", "Omniglot", "Sinusoids"]
+__all__ = ["DataError", "Glyphs", "ImageDataset", "Omniglot", "Shuffled", "Sinusoids"]
