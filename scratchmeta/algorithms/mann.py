@@ -38,7 +38,7 @@ import numpy as np
 from scratchmeta import backend, nn, ops, tree
 from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, n_way
 from scratchmeta.algorithms.reptile import shot_by_shot
-from scratchmeta.data.sequences import LETTERS, letters
+from scratchmeta.data.sequences import LETTERS
 from scratchmeta.episodes import Episode
 
 Tree = Any
@@ -269,3 +269,9 @@ def sequence(episodes: Episode) -> tuple[Any, Any]:
         ops.concat([episodes.support_x, episodes.query_x], axis=1),
         ops.concat([episodes.support_y, episodes.query_y], axis=1),
     )
+
+
+def letters(numbers: Any) -> Any:
+    """The letters (..., 5), each 0 ... 4, of string labels (...)."""
+    places = [5**k for k in reversed(range(LETTERS))]
+    return backend.xp(numbers).stack([numbers // place % 5 for place in places], axis=-1)

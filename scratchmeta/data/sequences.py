@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from scratchmeta.backend import xp
 from scratchmeta.data.images import below
 
 LETTERS = 5  # of a string label, each one of 5: 3125 strings
@@ -53,9 +52,3 @@ def _distinct(rng: np.random.Generator, n: int) -> np.ndarray:
         if number not in chosen:
             chosen.append(number)
     return np.array(chosen)
-
-
-def letters(numbers: Any) -> Any:
-    """The letters (..., 5), each 0 ... 4, of string labels (...)."""
-    places = [5**k for k in reversed(range(LETTERS))]
-    return xp(numbers).stack([numbers // place % 5 for place in places], axis=-1)
