@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchmeta import algorithms, backend, core, losses, nn, ops, optim, tree
+from scratchmeta.algorithms.preprocessing import preprocess
 from scratchmeta.core import primitive
 from scratchmeta.episodes import Episode
 from scratchmeta.gradcheck import GradientError, NonSmoothPoint, Report, combine, gradcheck
@@ -312,6 +313,14 @@ def astype(rng):
 @row("operation", analytic=True)
 def identity_(rng):
     yield call(identity, normal(rng, 3))
+
+
+@row("operation", "preprocess")
+def preprocess_(rng):
+    """Numbers on both sides of e^−p, and of both signs."""
+    size = backend.asarray(rng.choice([0.01, 1.0, 10.0], (3, 4)))  # e^−2 is between the first two
+    yield call(preprocess, size * away_from_zero(rng, 3, 4), p=2.0)
+    yield call(preprocess, away_from_zero(rng) * 1e-2, p=7.0)
 
 
 # --- reductions -----------------------------------------------------------------------------------

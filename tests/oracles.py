@@ -31,6 +31,17 @@ def elementwise(f):
     return oracle
 
 
+def preprocess(x, p):
+    out = np.empty((*x.shape, 2))
+    for i in every(x.shape):
+        v = float(x[i])
+        if abs(v) >= math.exp(-p):
+            out[i] = math.log(abs(v)) / p, math.copysign(1.0, v)
+        else:
+            out[i] = -1.0, math.exp(p) * v
+    return out
+
+
 def sigmoid(x):
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
 
@@ -519,6 +530,7 @@ ORACLES = {
     "clip": lambda a, low, high: elementwise(lambda v: min(max(v, low), high))(a),
     "where": elementwise(lambda condition, a, b: a if condition else b),
     "astype": lambda a, dtype: a.astype(dtype),
+    "preprocess": preprocess,
     "identity": lambda a: a,
     "sum": reduction(math.fsum),
     "mean": reduction(mean),
