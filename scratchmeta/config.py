@@ -5,7 +5,7 @@ section of options, a dataclass here; scratchmeta.presets fills them in.
 """
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 
 def _at_least(section: Any, lowest: float, *names: str) -> None:
@@ -40,12 +40,16 @@ class Training:
     """Adam, or plain gradient descent (Reptile)."""
     lr: float = 1e-3
     """The optimizer's learning rate."""
+    weight_decay: float = 0.0
+    """λ of Adam: adds λ times the parameters to the gradient, after clipping."""
     halve_every: int = 0
     """Steps after which the learning rate is halved, again and again; 0 never halves it."""
     linear_decay: bool = False
     """Let the learning rate fall linearly, to 0 after the last step."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient, beyond which it is scaled down; 0 never clips."""
+    clip_value: float = 0.0
+    """Largest absolute value of each number in the gradient, to which it is cut; 0 never cuts."""
     test_way: int = 0
     """Classes in a validation or test episode; 0 means as many as in training."""
     test_query: int = 15
@@ -62,10 +66,22 @@ class Training:
     def __post_init__(self) -> None:
         _at_least(self, 1, "n_way", "k_shot", "n_query", "tasks", "steps", "test_query")
         _at_least(self, 1, "validate_every", "validation_episodes")
-        _at_least(self, 0, "halve_every", "clip_norm", "test_way", "patience", "seed")
+        _at_least(
+            self,
+            0,
+            "halve_every",
+            "clip_norm",
+            "clip_value",
+            "weight_decay",
+            "test_way",
+            "patience",
+            "seed",
+        )
         _positive(self, "lr")
         if self.halve_every and self.linear_decay:
             raise ValueError("linear_decay: wanted without halve_every, got both")
+        if self.weight_decay and self.optimizer != "adam":
+            raise ValueError(f"weight_decay: wanted with adam, got {self.optimizer}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -149,6 +165,8 @@ class Relation:
 
     hidden: int = 8
     """Units between the two linear layers of the relation module."""
+    padding: Literal["same", "valid"] = "same"
+    """Whether the relation module's convolutions pad (Omniglot) or not (mini-ImageNet)."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "hidden")
@@ -253,6 +271,7 @@ class NoNetwork:
 class Glyphs:
     """Procedural alphabets, embedded in the library."""
 
+    image_channels: ClassVar[int] = 1
     image_size: int = 28
     """Side of the images in pixels."""
 
@@ -264,6 +283,7 @@ class Glyphs:
 class Omniglot:
     """Lake's handwritten characters."""
 
+    image_channels: ClassVar[int] = 1
     image_size: int = 28
     """Side of the images in pixels."""
     split: Literal["lake", "vinyals"] = "lake"
@@ -272,6 +292,18 @@ class Omniglot:
     """Quarter turns: none, as classes, drawn for each class of an episode, or once for all."""
     jitter: bool = False
     """Turn and shift every training image a little (MANN)."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 16, "image_size")
+
+
+@dataclass(frozen=True)
+class MiniImageNet:
+    """Colour photographs in the split of Ravi & Larochelle."""
+
+    image_channels: ClassVar[int] = 3
+    image_size: int = 84
+    """Side of the images in pixels."""
 
     def __post_init__(self) -> None:
         _at_least(self, 16, "image_size")
@@ -289,10 +321,10 @@ class Config:
     algorithm: str
     """Name of the algorithm; `scratchmeta list` lists them."""
     data: str
-    """glyphs, omniglot or sinusoids."""
+    """glyphs, omniglot, mini-imagenet or sinusoids."""
     preset: str
     """quick, paper or author-code: where the other options come from."""
-    dataset: Glyphs | Omniglot | Sinusoids
+    dataset: Glyphs | Omniglot | MiniImageNet | Sinusoids
     network: Conv4 | MLP | Koch | NoNetwork
     method: (
         Siamese

@@ -38,7 +38,8 @@ class Splits(NamedTuple):
 def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     """The datasets of a configuration.
 
-    Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`; None is SCRATCHMETA_DATA's.
+    Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`, and mini-ImageNet likewise;
+    None is SCRATCHMETA_DATA's.
     In Lake's split only training characters are turned, in Vinyals' all. Algorithms that read
     sequences train on `Shuffled` ones.
     Raises ValueError when a folder is needed and none was given.
@@ -60,7 +61,15 @@ def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
                 for split in ("train", "val", "test")
             )
         )
-    root = _omniglot_root(data_dir)
+    if config.data == "mini-imagenet":
+        root = _root("mini-imagenet", data_dir, "train.csv, val.csv, test.csv and images/")
+        return Splits(
+            *(
+                data.MiniImageNet(root, split, options.image_size)
+                for split in ("train", "val", "test")
+            )
+        )
+    root = _root("omniglot", data_dir, "images_background.zip and images_evaluation.zip")
     if options.split == "lake":  # augmented in training; tested on the characters as they are
         names, turns = ("background-train", "background-val", "evaluation"), "none"
     else:  # Vinyals et al. test on turned characters too
@@ -71,14 +80,15 @@ def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
     )
 
 
-def _omniglot_root(data_dir: str | os.PathLike | None) -> Path:
+def _root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
+    """The folder `name` in the folder of the data if there is one, else this folder itself."""
     given = data_dir or os.environ.get("SCRATCHMETA_DATA")
     if not given:
         raise ValueError(
-            "omniglot: where is it? --data-dir DIR, or the environment variable SCRATCHMETA_DATA, "
-            "names the folder that holds images_background.zip and images_evaluation.zip"
+            f"{name}: where is it? --data-dir DIR, or the environment variable SCRATCHMETA_DATA, "
+            f"names the folder that holds {content}"
         )
-    below = Path(given) / "omniglot"
+    below = Path(given) / name
     return below if below.is_dir() else Path(given)
 
 
@@ -88,14 +98,16 @@ def network(config: Config) -> Any:
     if isinstance(options, MLP):
         if config.data == "sinusoids":
             return nn.MLP([1, *options.hidden, 1], batch_norm=options.normalize)
-        sizes = [config.dataset.image_size**2, *options.hidden, config.training.n_way]
+        pixels = config.dataset.image_size**2 * config.dataset.image_channels
+        sizes = [pixels, *options.hidden, config.training.n_way]
         return nn.MLP(sizes, batch_norm=options.normalize)
     if isinstance(options, Koch):
         return koch_network()
     if isinstance(config.method, Relation):
-        return relation.embedding(options.channels)
+        return relation.embedding(options.channels, config.dataset.image_channels)
     return nn.Conv4(
         channels=options.channels,
+        in_channels=config.dataset.image_channels,
         image_size=config.dataset.image_size,
         pooling=options.pooling,
         n_out=config.training.n_way if _has_head(config) else None,

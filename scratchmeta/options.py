@@ -34,7 +34,8 @@ class TrainOptions(Config):
     overwrite: bool = False
     """Replace the run that is in the folder."""
     data_dir: Path | None = None
-    """Folder of the data (or SCRATCHMETA_DATA); Omniglot's zips in it or in its folder omniglot."""
+    """Folder of the data, or where it has a folder omniglot or mini-imagenet (or
+    SCRATCHMETA_DATA)."""
     backend: Backend = "numpy"
     """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
 

@@ -60,8 +60,11 @@ def _images(run: Saved, batch: episodes.Episode) -> Figure:
 
 
 def _image(axis: Axes, image: np.ndarray, colour: str, note: str = "") -> None:
-    """One image, ink dark, in a frame with a note below."""
-    axis.imshow(1 - image[..., 0], cmap="gray", vmin=0, vmax=1)
+    """One image, ink dark or in its colours, in a frame with a note below."""
+    if image.shape[-1] == 1:
+        axis.imshow(1 - image[..., 0], cmap="gray", vmin=0, vmax=1)
+    else:
+        axis.imshow(image)
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():

@@ -21,6 +21,7 @@ from scratchmeta.config import (
     Koch,
     LSTMBaseline,
     Matching,
+    MiniImageNet,
     NoNetwork,
     Omniglot,
     Prototypical,
@@ -34,6 +35,10 @@ from scratchmeta.config import (
 
 def _of(method, dataset, network, training):
     return {"method": method, "dataset": dataset, "network": network, "training": training}
+
+
+def _with_training(preset, **changes):
+    return preset | {"training": replace(preset["training"], **changes)}
 
 
 _SINUSOID_PAPER = Training(
@@ -92,6 +97,20 @@ _MAML["omniglot", "paper-no-conv"] = _MAML["omniglot", "paper"] | {
     "network": MLP((256, 128, 64, 64), normalize=True)
 }
 
+# The authors' code for mini-ImageNet; with 5 shots there are 2 tasks in a step.
+_MAML["mini-imagenet", "paper"] = _of(
+    MAML(inner_lr=0.01, inner_steps=5, eval_inner_steps=10),
+    MiniImageNet(),
+    Conv4(channels=32),
+    Training(tasks=4, steps=60_000, clip_value=10.0, validate_every=1000, validation_episodes=600),
+)
+_MAML["mini-imagenet", "author-code"] = _MAML["mini-imagenet", "paper"] | {
+    "method": MAML(inner_lr=0.05, inner_steps=5, eval_inner_steps=10)  # 5 · 0.01, as above
+}
+_MAML["mini-imagenet", "paper-5-shot"] = _with_training(
+    _MAML["mini-imagenet", "paper"], k_shot=5, tasks=2
+)
+
 # Reptile trains on all of an episode: one and nine drawings of a class are the paper's ten shots.
 _REPTILE = {
     ("glyphs", "quick"): _of(
@@ -132,6 +151,16 @@ _REPTILE = {
     ),
 }  # fmt: skip
 
+_REPTILE["mini-imagenet", "paper"] = _of(
+    Reptile(inner_steps=8),
+    MiniImageNet(),
+    Conv4(channels=32),
+    replace(_REPTILE["omniglot", "paper"]["training"], n_query=14),
+)
+_REPTILE["mini-imagenet", "paper-5-shot"] = _with_training(
+    _REPTILE["mini-imagenet", "paper"], k_shot=5, n_query=10
+) | {"method": Reptile(inner_steps=8, eval_batch=15)}
+
 _PROTOTYPICAL = {
     ("glyphs", "quick"): _of(
         Prototypical(),
@@ -163,6 +192,14 @@ _PROTOTYPICAL = {
     ),
 }
 
+_PROTOTYPICAL["mini-imagenet", "paper"] = _PROTOTYPICAL["omniglot", "paper"] | {
+    "dataset": MiniImageNet(),
+    "training": replace(_PROTOTYPICAL["omniglot", "paper"]["training"], n_way=30, n_query=15),
+}
+_PROTOTYPICAL["mini-imagenet", "paper-5-shot"] = _with_training(
+    _PROTOTYPICAL["mini-imagenet", "paper"], n_way=20, k_shot=5
+)
+
 # Other metric-based algorithms learn from Prototypical Networks' episodes, so that they can be
 # compared. Vinyals et al. state neither optimizer nor number of episodes: theirs are taken here.
 
@@ -179,6 +216,9 @@ _MATCHING = {
     ),
     ("omniglot", "paper"): _like_prototypical(
         ("omniglot", "paper"), Matching(batch_norm="running"), n_way=20
+    ),
+    ("mini-imagenet", "paper"): _like_prototypical(
+        ("mini-imagenet", "paper"), Matching(batch_norm="running"), n_way=5
     ),
 }
 _RELATION_TRAINING = Training(
@@ -200,7 +240,16 @@ _RELATION = {
     ("omniglot", "paper"): _of(
         Relation(), Omniglot(split="vinyals", rotations="episode"), Conv4(), _RELATION_TRAINING
     ),
+    ("mini-imagenet", "paper"): _of(
+        Relation(padding="valid"),
+        MiniImageNet(),
+        Conv4(),
+        replace(_RELATION_TRAINING, n_query=15, steps=500_000),
+    ),
 }
+_RELATION["mini-imagenet", "paper-5-shot"] = _with_training(
+    _RELATION["mini-imagenet", "paper"], k_shot=5, n_query=10
+)
 _SIAMESE = {
     ("glyphs", "quick"): _like_prototypical(("glyphs", "quick"), Siamese()),
     ("omniglot", "quick"): _like_prototypical(

@@ -134,7 +134,10 @@ def start(algorithm: Any, settings: Training) -> tuple[optim.Adam | optim.SGD, S
         lr = optim.step_decay(lr, settings.halve_every)
     elif settings.linear_decay:
         lr = optim.linear_decay(lr, settings.steps)
-    optimizer = {"adam": optim.Adam, "sgd": optim.SGD}[settings.optimizer](lr)
+    if settings.optimizer == "adam":
+        optimizer = optim.Adam(lr, weight_decay=settings.weight_decay)
+    else:
+        optimizer = optim.SGD(lr)
     params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))
     return optimizer, State(0, params, optimizer.init(params), None, 0)
 
@@ -148,6 +151,8 @@ def step(
     _refuse_non_finite(loss, grads, state.step + 1, settings)
     if settings.clip_norm:
         grads = optim.clip_by_norm(grads, settings.clip_norm)
+    if settings.clip_value:
+        grads = optim.clip_by_value(grads, settings.clip_value)
     params, moments = optimizer.step(state.params, grads, state.optimizer)
     return loss, state._replace(step=state.step + 1, params=_in_c_order(params), optimizer=moments)
 

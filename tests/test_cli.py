@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scratchmeta import __version__, backend, experiment, presets
 from scratchmeta.algorithms import REGISTRY
@@ -154,6 +156,34 @@ def test_the_papers_numbers():
     assert prototypical.method.batch_norm == "running"
 
 
+def test_the_papers_numbers_on_mini_imagenet():
+    def paper(name, preset="paper"):
+        return presets.lookup(name, "mini-imagenet", preset)
+
+    maml, five_shot = paper("maml"), paper("maml", "paper-5-shot")
+    assert (maml.method.inner_lr, maml.method.inner_steps) == (0.01, 5)
+    assert maml.method.eval_inner_steps == 10
+    assert maml.network == presets.Conv4(channels=32, pooling="max")
+    assert (maml.training.tasks, maml.training.steps) == (4, 60_000)
+    assert (maml.training.n_query, maml.training.clip_value) == (15, 10)
+    assert (five_shot.training.k_shot, five_shot.training.tasks) == (5, 2)
+    assert paper("fomaml").method.first_order
+    prototypical = paper("prototypical")
+    assert prototypical.training.shape == (30, 1, 15)
+    assert prototypical.training.test_shape == (5, 1, 15)
+    assert paper("prototypical", "paper-5-shot").training.shape == (20, 5, 15)
+    reptile = paper("reptile")
+    assert (reptile.method.inner_lr, reptile.method.inner_steps) == (0.001, 8)
+    assert (reptile.method.inner_batch, reptile.method.eval_inner_steps) == (10, 50)
+    assert reptile.training.k_shot + reptile.training.n_query == 15
+    assert paper("reptile", "paper-5-shot").method.eval_batch == 15
+    network = experiment.network(prototypical)
+    params = network.init(np.random.default_rng(0))
+    assert params["block1"]["conv"]["weight"].shape == (3, 3, 3, 64)
+    x = np.zeros((1, 1, 84, 84, 3), np.float32)
+    assert network(params, x).shape == (1, 1, 1600)
+
+
 # --- train, evaluate, plot ------------------------------------------------------------------------
 
 
@@ -179,8 +209,6 @@ def test_train_writes_a_run_that_evaluate_and_plot_read(run, capsys):
     assert f"mean squared error {found['mse']:.4f}" in capsys.readouterr().out
 
     assert main(["plot", "run"]) == 0
-    from PIL import Image
-
     for name in ("episode.png", "learning.png"):
         with Image.open(run / name) as picture:
             assert min(picture.size) > 200
@@ -216,6 +244,32 @@ def test_images_from_training_to_picture(glyph_cache, monkeypatch, capsys, tmp_p
     assert re.match(r"n_way: at most .* got 5000", error)
     error = refused(capsys, "evaluate", folder, "--k-shot", "19")
     assert re.match(r"k_shot \+ n_query: at most the 20 .* got 19 \+ 15", error)
+
+
+@pytest.mark.parametrize("name", ["prototypical", "matching", "relation", "maml", "reptile"])
+def test_mini_imagenet_from_photographs_to_picture(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "data" / "mini-imagenet"
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        names = [f"{split}{i}.jpg" for i in range(9)]
+        for file in names:
+            pixels = rng.integers(0, 256, (50, 60, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / file)
+        lines = [f"{file},n{i // 3}" for i, file in enumerate(names)]
+        (folder / f"{split}.csv").write_text("\n".join(["filename,label", *lines]))
+    command = ["train", name, "--data", "mini-imagenet", "--preset", "paper", "--out", "run"]
+    small = ["--image-size", "48", "--channels", "2", "--n-way", "2", "--n-query", "2"]
+    small += ["--test-way", "2", "--test-query", "2", "--steps", "2", "--validate-every", "2"]
+    small += ["--validation-episodes", "2", "--data-dir", "data"]
+    assert main([*command, *small]) == 0
+    assert main(["evaluate", "run", "--episodes", "3"]) == 0
+    assert "nearest neighbour on pixels" in capsys.readouterr().out
+    assert main(["plot", "run"]) == 0
+    with Image.open("run/episode.png") as picture:
+        colours = picture.convert("RGB").getcolors(1 << 20)
+    assert len(colours) > 2000  # the photographs' own
 
 
 def test_runs_without_a_name_are_numbered(capsys, tmp_path):
@@ -366,6 +420,7 @@ def contents_of(folder):
         ("train maml --n-wya 5", "Unrecognized options: --n-wya, 5; Perhaps you meant: --n-way"),
         ("train maml --steps many", "--steps: invalid literal .*'many'"),
         ("train maml --steps -3", "steps: wanted at least 1, got -3"),
+        ("train reptile --weight-decay 0.1", "weight_decay: wanted with adam, got sgd"),
         ("train maml --k-shot 0", "k_shot: wanted at least 1, got 0"),
         ("train maml --tasks -1", "tasks: wanted at least 1, got -1"),
         ("train maml --lr nan", "lr: wanted a positive number, got nan"),
@@ -376,6 +431,11 @@ def contents_of(folder):
         ("train maml --batch-norm running", "invalid choice 'running' for argument '--batch-norm'"),
         ("train maml --data omniglot", "omniglot: where is it.*--data-dir.*SCRATCHMETA_DATA"),
         ("train maml --data omniglot --data-dir .", "images_background"),
+        (
+            "train maml --data mini-imagenet --preset paper",
+            "mini-imagenet: where is it.*SCRATCHMETA_DATA.*train.csv",
+        ),
+        ("train maml --data mini-imagenet --preset paper --data-dir .", "train.csv not found"),
         ("train maml --data sinusoids --n-way 2", "n_way: at most .* got 2"),
         ("train maml --data", "Missing value for argument '--data'"),
         ("train maml --test-way 3", "n_way: .* one output for each of 5 classes, got 3"),

@@ -101,3 +101,62 @@ def test_where_the_folder_is(monkeypatch):
     assert cache.folder() == Path("theirs/scratchmeta")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.folder() == Path.home() / ".cache" / "scratchmeta"
+
+
+# --- what is mapped and not read ---
+
+
+class Rows:
+    """The rows of an array (3, 4, 5), and how often they were made."""
+
+    wanted = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self):
+        self.times += 1
+        yield from self.wanted
+
+
+def mapped(rows, key="key"):
+    array = cache.mapped("big", key, (3, 4, 5), rows)
+    np.testing.assert_array_equal(array, Rows.wanted)
+    return array
+
+
+def test_a_mapped_array_is_made_once_and_read_only(folder):
+    rows = Rows()
+    for _ in range(3):
+        assert not mapped(rows).flags.writeable
+    assert rows.times == 1
+    mapped(rows, "other")
+    assert rows.times == 2
+    assert len(list(folder.iterdir())) == 1  # the old key's file is deleted
+
+
+def test_a_mapped_file_cut_short_is_made_anew(folder):
+    rows = Rows()
+    mapped(rows)
+    [file] = folder.iterdir()
+    whole = file.read_bytes()
+    for length in range(0, len(whole), 13):
+        file.write_bytes(whole[:length])
+        mapped(rows)
+    assert rows.times == 1 + len(range(0, len(whole), 13))
+
+
+def test_rows_that_fail_leave_no_file(folder):
+    def failing():
+        yield Rows.wanted[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.mapped("big", "key", (3, 4, 5), failing)
+    assert list(folder.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_the_array_is_made_in_memory(folder):
+    folder.write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match=r"big\.[0-9a-f]*\.npy could not be written"):
+        mapped(Rows())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import nn, ops
+from scratchmeta import experiment, nn, ops, presets
 from scratchmeta.algorithms import FullContext, Matching, Relation, siamese
 from scratchmeta.algorithms.relation import class_maps, embedding
 from scratchmeta.cases import float64, images
@@ -99,16 +99,17 @@ def test_full_context_embeddings():
             np.testing.assert_allclose(predicted[t, q], np.log(p))
 
 
-def test_relation_scores_every_pair_of_concatenated_maps():
+@pytest.mark.parametrize(("padding", "side", "map_size"), [("same", 28, 5), ("valid", 48, 10)])
+def test_relation_scores_every_pair_of_concatenated_maps(padding, side, map_size):
     rng = np.random.default_rng(2)
-    algorithm = Relation(embedding(3), n_channels=3, map_size=5, hidden=4)
+    algorithm = Relation(embedding(3), 3, map_size, hidden=4, padding=padding)
     params = float64(algorithm.init(rng), rng)
-    episodes = images(rng, side=28, shots=2, queries=2)
+    episodes = images(rng, side=side, shots=2, queries=2)
     scores = algorithm.scores(params, episodes)
     predicted = algorithm.predict(params, episodes)
     for t in range(2):
         support, query = features(algorithm, params, episodes, t)
-        assert query.shape == (4, 5, 5, 3)
+        assert query.shape == (4, map_size, map_size, 3)
         pairs = []
         for q in query:
             for k in range(2):
@@ -197,9 +198,24 @@ def test_in_float32_no_probability_underflows():
         Matching(nn.MLP([4, 2]), temperature=0.02)
 
 
-def test_relation_wants_maps_that_can_be_halved_twice():
-    with pytest.raises(ValueError, match="map_size of at least 4, got 3"):
-        Relation(embedding(), map_size=3)
+@pytest.mark.parametrize(("padding", "least"), [("same", 4), ("valid", 10)])
+def test_relation_wants_maps_that_can_be_halved_twice(padding, least):
+    with pytest.raises(ValueError, match=f"map_size of at least {least}, got {least - 1}"):
+        Relation(embedding(), map_size=least - 1, padding=padding)
+    smallest = Relation(embedding(2), n_channels=2, map_size=least, padding=padding)
+    params = smallest.init(np.random.default_rng(0))
+    maps = np.random.default_rng(1).random((1, 2, least, least, 2))
+    x = smallest.second(params["second"], smallest.first_block(params, maps, maps))
+    assert x.shape == (1, 4, 1, 1, 2)
+
+
+def test_relation_has_the_authors_size_on_mini_imagenet():
+    """Maps of 19 x 19, and 64 · 3 · 3 numbers before the linear layers."""
+    algorithm = experiment.algorithm(presets.lookup("relation", "mini-imagenet", "paper"))
+    params = algorithm.init(np.random.default_rng(0))
+    assert params["head"]["linear1"]["weight"].shape == (576, 8)
+    x = np.zeros((1, 1, 84, 84, 3), np.float32)
+    assert algorithm.network(params["network"], x).shape == (1, 1, 19, 19, 64)
 
 
 def test_kochs_network_has_the_papers_sizes():

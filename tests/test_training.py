@@ -115,9 +115,11 @@ def test_resuming_another_network_is_refused_and_loses_nothing(tmp_path):
 def test_the_loop_is_sample_gradient_clip_adam():
     """Against the same loop with scalars: Kingma & Ba's algorithm 1, entry by entry."""
     make, dataset, _, settings = CASES["images"]
+    settings = replace(settings, clip_value=0.02, weight_decay=0.1)
     algorithm = make()
     flat, unravel = tree.ravel(algorithm.init(np.random.default_rng(settings.seed)))
     θ, m, v = flat.astype(float).tolist(), [0.0] * flat.size, [0.0] * flat.size
+    clipped = 0
     for t in range(1, settings.steps + 1):
         batch = episodes.sample(dataset, 3, 1, 2, 2, seed=settings.seed, index=t - 1)
         _, grads = algorithm.meta_gradient(unravel(np.array(θ, np.float32)), batch)
@@ -126,9 +128,12 @@ def test_the_loop_is_sample_gradient_clip_adam():
         lr = settings.lr / 2 ** ((t - 1) // 2)
         for i, entry in enumerate(g):
             entry *= min(1.0, 0.5 / norm)
+            clipped += abs(entry) > 0.02
+            entry = max(-0.02, min(0.02, entry)) + 0.1 * θ[i]
             m[i] = 0.9 * m[i] + 0.1 * entry
             v[i] = 0.999 * v[i] + 0.001 * entry**2
             θ[i] -= lr * (m[i] / (1 - 0.9**t)) / (math.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
+    assert 0 < clipped < settings.steps * flat.size
     trained = tree.ravel(train(make(), dataset, settings).params)[0]
     # The last offsets move support and query alike, so most of their gradient is rounding noise,
     # which Adam, dividing by √v, makes steps of.

@@ -33,10 +33,10 @@ from scratchmeta.episodes import Episode
 
 
 def embedding(n_channels: int = 64, in_channels: int = 1) -> nn.Sequential:
-    """f: images (..., N, H, W, in_channels) -> maps (..., N, H', W', n_channels), 28 -> 5.
+    """f: images (..., N, H, W, in_channels) -> maps (..., N, H', W', n_channels).
 
     Two blocks of unpadded convolution and pooling, two padded ones without pooling (the authors'
-    code for Omniglot).
+    code): H' = 5 for 28 x 28, 19 for 84 x 84.
     """
     blocks = [
         nn.ConvBlock(in_channels, n_channels, padding="valid"),
@@ -58,8 +58,9 @@ def class_maps(maps: Any, labels: Any, ways: int) -> Any:
 class Relation(MetricLearner):
     """Relation Networks around any `network` with network(params, x) -> maps (T, N, H, W, C).
 
-    C is `n_channels`; `map_size` is H = W, at least 4; g has `hidden` units between its two linear
-    layers. The rest as in `MetricLearner`.
+    C is `n_channels`; `map_size` is H = W; g has `hidden` units between its two linear layers, and
+    convolutions with `padding` "same" (the authors' for Omniglot) or "valid" (mini-ImageNet). The
+    rest as in `MetricLearner`. Raises ValueError when g would halve its maps to nothing.
     """
 
     def __init__(
@@ -68,14 +69,17 @@ class Relation(MetricLearner):
         n_channels: int = 64,
         map_size: int = 5,
         hidden: int = 8,
+        padding: str = "same",
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(network, "transductive", task_chunk)
-        self.first = nn.ConvBlock(2 * n_channels, n_channels)
-        self.second = nn.ConvBlock(n_channels, n_channels)
-        side = map_size // 4
+        self.first = nn.ConvBlock(2 * n_channels, n_channels, padding=padding)
+        self.second = nn.ConvBlock(n_channels, n_channels, padding=padding)
+        cut = 2 if padding == "valid" else 0
+        side = ((map_size - cut) // 2 - cut) // 2
         if side < 1:
-            raise ValueError(f"Relation: wanted map_size of at least 4, got {map_size}")
+            least = 4 + 3 * cut
+            raise ValueError(f"Relation: wanted map_size of at least {least}, got {map_size}")
         self.head = nn.MLP([side * side * n_channels, hidden, 1])
 
     def init(self, rng: np.random.Generator) -> Tree:
@@ -87,8 +91,8 @@ class Relation(MetricLearner):
         """The first block of g on every pair [class, query]: (T, N·Q · N, H', W', C)."""
         p, c = params["first"], classes.shape[-1]
         w = p["conv"]["weight"]
-        of_class = ops.conv2d(classes, w[..., :c, :])
-        of_query = ops.conv2d(queries, w[..., c:, :])
+        of_class = ops.conv2d(classes, w[..., :c, :], padding=self.first.padding)
+        of_query = ops.conv2d(queries, w[..., c:, :], padding=self.first.padding)
         y = of_query[:, :, None] + of_class[:, None]  # (T, N·Q, N, H, W, C)
         y = ops.reshape(y, (y.shape[0], -1, *y.shape[3:]))
         return ops.norm_relu_pool(y, p["norm"]["scale"], p["norm"]["offset"])

@@ -4,8 +4,10 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -36,6 +38,46 @@ def cached(name: str, key: str, build: Callable[[], Arrays]) -> Arrays:
     return arrays
 
 
+def mapped(
+    name: str, key: str, shape: tuple[int, ...], rows: Callable[[], Iterator[np.ndarray]]
+) -> np.ndarray:
+    """Return the uint8 array stored under `name` with this `key`, or else make and store it.
+
+    For what is too large to be read at once: the array is mapped from its file, read-only, and a
+    part of it is read when it is looked at. So it has no checksum, only its shape is verified.
+    `rows()` yields what makes up the first axis, and at no time are all of them in memory. Other
+    keys' files of this name are deleted. Where the folder cannot be written, the array is made in
+    memory, with a warning.
+    """
+    digest = hashlib.sha256(f"{key} {shape}".encode()).hexdigest()
+    path = folder() / f"{name}.{digest[:16]}.npy"
+    try:
+        return _map(path, shape)
+    except (OSError, ValueError, EOFError):  # absent, or not all of it: it is made anew
+        pass
+    try:
+        with _replacing(path) as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for row in rows():
+                file.write(np.ascontiguousarray(row, np.uint8))
+        for old in set(path.parent.glob(f"{name}.*.npy")) - {path}:
+            old.unlink(missing_ok=True)
+        return _map(path, shape)
+    except OSError as error:
+        warnings.warn(
+            f"{path} could not be written, so it is made anew next time: {error}", stacklevel=3
+        )
+        return np.stack(list(rows()))
+
+
+def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise ValueError(f"{path}: uint8 {shape} wanted, got {array.dtype} {array.shape}")
+    return array
+
+
 def _load(path: Path) -> Arrays | None:
     try:
         # a real file object, because np.load leaves its own open when the header is damaged
@@ -47,16 +89,23 @@ def _load(path: Path) -> Arrays | None:
 
 def _store(path: Path, arrays: Arrays) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with _replacing(path) as file:
+            np.savez(file, **arrays)
     except OSError as error:
         warnings.warn(
             f"{path} could not be written, so it is made anew next time: {error}", stacklevel=3
         )
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` once it is written, and not before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
