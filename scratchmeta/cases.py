@@ -949,6 +949,34 @@ def lstm(rng):
     yield meta_gradient(algorithm, params, episodes)
 
 
+def slow_and_fast(n_fast):
+    """A smooth network of 3 layers of images of 2 x 2, for Meta Networks."""
+    return algorithms.metanet.SlowFast(
+        [
+            ("conv1", nn.Conv2d(1, 2, bias=False), nn.flatten_images),
+            ("features", nn.Linear(8, 2, bias=False), lambda h: h),
+            ("logits", nn.Linear(2, 2, bias=False), lambda h: h),
+        ],
+        n_fast,
+        ops.tanh,
+    )
+
+
+@row("algorithm", directions=1)
+def metanet(rng):
+    """Filters of their own for every query, one example of a class; features, and pairs."""
+    for n_fast, shots in ((3, 1), (2, 2)):
+        algorithm = algorithms.MetaNet(slow_and_fast(n_fast), hidden=2)
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2, shots=shots)
+        params["u"]["features"]["weight"] *= 0.3  # pairs nearer than the margin
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)
+    small = algorithms.metanet.network(2, channels=2, features=3, image_size=3, depth=2, n_fast=4)
+    algorithm = algorithms.MetaNet(small, hidden=2)
+    episodes = images(rng, side=3, shots=1)
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), episodes)
+
+
 @row("algorithm", directions=1)
 def maml(rng):
     # second-order MAML through the four blocks and their transductive batch-norm

@@ -127,6 +127,28 @@ class Koch:
 
 
 @dataclass(frozen=True)
+class SlowFast:
+    """Convolutions with ReLU and halving, a layer of features, logits: no batch-norm, no biases."""
+
+    channels: int = 64
+    """Filters of each convolution."""
+    depth: int = 5
+    """Convolutions."""
+    pooling: Literal["max", "stride"] = "max"
+    """Halve by 2 x 2 max-pooling, or by convolutions of stride 2."""
+    features: int = 64
+    """Units of the layer before the logits."""
+    n_fast: int = 7
+    """Layers, of the depth + 2 the last ones, that have fast weights beside the slow ones."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "channels", "depth", "features")
+        _at_least(self, 2, "n_fast")
+        if self.n_fast > self.depth + 2:
+            raise ValueError(f"n_fast: wanted at most {self.depth + 2}, got {self.n_fast}")
+
+
+@dataclass(frozen=True)
 class Siamese:
     """Siamese networks."""
 
@@ -263,6 +285,19 @@ class MANN(LSTMBaseline):
 
 
 @dataclass(frozen=True)
+class MetaNet:
+    """Meta Networks."""
+
+    hidden: int = 20
+    """Units of the networks that make fast weights."""
+    first_order: bool = False
+    """Take the gradients that become fast weights for constants."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "hidden")
+
+
+@dataclass(frozen=True)
 class NoNetwork:
     """The algorithm brings its own."""
 
@@ -325,7 +360,7 @@ class Config:
     preset: str
     """quick, paper or author-code: where the other options come from."""
     dataset: Glyphs | Omniglot | MiniImageNet | Sinusoids
-    network: Conv4 | MLP | Koch | NoNetwork
+    network: Conv4 | MLP | Koch | SlowFast | NoNetwork
     method: (
         Siamese
         | Matching
@@ -336,6 +371,7 @@ class Config:
         | Reptile
         | LSTMBaseline
         | MANN
+        | MetaNet
     )
     training: Training
 

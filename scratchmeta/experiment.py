@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchmeta import data, losses, nn, presets
-from scratchmeta.algorithms import REGISTRY, relation
+from scratchmeta.algorithms import REGISTRY, metanet, relation
 from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
 from scratchmeta.checkpoint import Run, State
 from scratchmeta.config import (
@@ -18,10 +18,12 @@ from scratchmeta.config import (
     FullContext,
     Koch,
     LSTMBaseline,
+    MetaNet,
     NoNetwork,
     Relation,
     Reptile,
     Siamese,
+    SlowFast,
 )
 from scratchmeta.evaluation import calibrated
 from scratchmeta.tree import to_backend
@@ -103,6 +105,9 @@ def network(config: Config) -> Any:
         return nn.MLP(sizes, batch_norm=options.normalize)
     if isinstance(options, Koch):
         return koch_network()
+    if isinstance(options, SlowFast):
+        sizes = asdict(options) | {"image_size": config.dataset.image_size}
+        return metanet.network(config.training.n_way, **sizes)
     if isinstance(config.method, Relation):
         return relation.embedding(options.channels, config.dataset.image_channels)
     return nn.Conv4(
@@ -143,7 +148,7 @@ def _has_head(config: Config) -> bool:
     """Whether the network itself has one output for each class, and so fixes their number."""
     if isinstance(config.method, LSTMBaseline):
         return config.method.labels == "one-hot"
-    return isinstance(config.method, MAML | Reptile) and config.data != "sinusoids"
+    return isinstance(config.method, MAML | Reptile | MetaNet) and config.data != "sinusoids"
 
 
 def refuse_other_ways(config: Config, n_way: int) -> None:

@@ -12,12 +12,13 @@ from scratchmeta.algorithms import (
     FullContext,
     LSTMBaseline,
     Matching,
+    MetaNet,
     Prototypical,
     Relation,
     Reptile,
     Siamese,
 )
-from scratchmeta.cases import float64, images
+from scratchmeta.cases import float64, images, slow_and_fast
 
 
 def _with_images(algorithm, rng, **sizes):
@@ -50,6 +51,14 @@ def _relation(rng):
     return _with_images(algorithm, rng)
 
 
+def _metanet(n_fast, **options):
+    def instance(rng):
+        algorithm = MetaNet(slow_and_fast(n_fast), hidden=3)
+        return _with_images(algorithm, rng, side=2, **options)
+
+    return instance
+
+
 # The part of a name before the comma is the algorithm's in REGISTRY.
 INSTANCES = {
     "siamese": _smooth(Siamese, 3, n_features=3),
@@ -73,5 +82,7 @@ INSTANCES = {
     "mann": _sequential(MANN, rows=6, width=3, heads=2),
     "mann, strings": _sequential(MANN, labels="strings", rows=6, width=3, heads=2),
     "lstm": _sequential(LSTMBaseline),
+    "metanet": _metanet(2),
+    "metanet, one shot, all layers": _metanet(3, shots=1),
     "fomaml": _smooth(MAML, 2, first_order=True),
 }

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from scratchmeta.algorithms.maml import MAML
 from scratchmeta.algorithms.mann import MANN, LSTMBaseline
 from scratchmeta.algorithms.matching import FullContext, Matching
+from scratchmeta.algorithms.metanet import MetaNet
 from scratchmeta.algorithms.prototypical import Prototypical
 from scratchmeta.algorithms.relation import Relation
 from scratchmeta.algorithms.reptile import Reptile
@@ -35,6 +36,7 @@ REGISTRY: dict[str, Entry] = {
     "prototypical": Entry(Prototypical, "Snell, Swersky & Zemel 2017", "metric"),
     "mann": Entry(MANN, "Santoro et al. 2016", "model"),
     "lstm": Entry(LSTMBaseline, "Santoro et al. 2016, the baseline", "model"),
+    "metanet": Entry(MetaNet, "Munkhdalai & Yu 2017", "model"),
     "maml": Entry(MAML, "Finn, Abbeel & Levine 2017", "optimization"),
     "fomaml": Entry(MAML, "Finn, Abbeel & Levine 2017, section 5.2", "optimization"),
     "reptile": Entry(Reptile, "Nichol, Achiam & Schulman 2018", "optimization"),
@@ -48,6 +50,7 @@ __all__ = [
     "FullContext",
     "LSTMBaseline",
     "Matching",
+    "MetaNet",
     "Prototypical",
     "Relation",
     "Reptile",
