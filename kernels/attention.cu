@@ -79,7 +79,7 @@ __global__ void attention(const T* q, const T* k, const T* v, T* out, T* lse, lo
 
     // the 16 threads of a row hold the same m and z
     T o[EACH][EACH] = {}, m[EACH], z[EACH] = {};
-    for (int i = 0; i < EACH; i++) m[i] = -INFINITY;
+    for (int i = 0; i < EACH; i++) m[i] = log(T(0));  // minus infinity: NVRTC has no INFINITY
     for (long long j0 = 0; j0 < N; j0 += TILE) {
         T s[EACH][EACH] = {};
         add_dots(shared, q, i0, Q, k, j0, N, D, s);

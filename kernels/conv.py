@@ -13,23 +13,27 @@ made for STRIP windows at a time, so that columns are never in main memory.
 
 Images are x (T, N, H, W, C), T stacks of N; filters w (T, kh, kw, C, F) or (1, kh, kw, C, F), one
 bank for all stacks; y (T, N, H', W', F). All arrays are float32 or all are float64, of any memory
-layout. F must be a multiple of a vector's length, and so must depth in `conv2d_input`.
+layout. On the CPU the columns of a product must be a multiple of a vector's length: see `takes`.
+On the GPU columns are not even made in strips: a tile of a product looks its part up. The
+derivation is in docs/derivations/conv.md.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 from numba.extending import register_jitable
 
 from .product import ROWS, add_product, lanes, product
-from .runtime import dense
+from .runtime import CudaSource, dense, module_of
 from .threads import kernel, run
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "lanes"]
-
-STRIP = 12 * ROWS  # windows, or tiles, that are worked on together
+STRIP = 12 * ROWS  # windows that are worked on together
 _PARTS = 32  # of a weight's gradient, at most; not the number of threads, which is not to matter
 _PER_OPERATION = 8  # multiplications in the time that `run` calls an operation
+_CUDA_TILE = 64  # results along each side of a CUDA block of 16 x 16 threads
+_CUDA_BLOCKS = 1024  # into so many, about, a weight's gradient is cut: some for every processor
+_CUDA_SHARE = 128  # windows, at least, in each of its parts
 
 
 @register_jitable
@@ -114,30 +118,82 @@ def _input(start, stop, gy, w, geometry, group, gx):
                         pixels[k] += new[k]
 
 
+_cuda = CudaSource(Path(__file__).with_suffix(".cu"))
+
+
 # --- arrays in, arrays out ------------------------------------------------------------------------
 
 
-def _geometry(x_shape, w_shape, stride, pads, out):
-    _, _, height, width, c = x_shape
-    (top, _), (left, _) = pads
-    return height, width, c, w_shape[1], w_shape[2], stride, top, left, *out
+def takes(x, *columns: int) -> bool:
+    """Whether there are kernels for arrays like x, and products with these numbers of columns."""
+    on_cpu = isinstance(x, np.ndarray)
+    return x.dtype.char in "fd" and all(n % lanes(x.dtype) == 0 for n in columns if on_cpu)
+
+
+def _fitting(name, x_shape, w_shape, y_shape, pads, stride):
+    """The geometry of a convolution with these shapes; ValueError where they do not agree."""
+    t, n, height, width, c = x_shape
+    banks, kh, kw, w_c, f = w_shape
+    (top, bottom), (left, right) = pads
+    out_h = (height + top + bottom - kh) // stride + 1
+    out_w = (width + left + right - kw) // stride + 1
+    if w_c != c or banks not in (1, t) or y_shape != (t, n, out_h, out_w, f):
+        raise ValueError(
+            f"{name}: wanted images (T, N, H, W, C), filters (T or 1, kh, kw, C, F) and results "
+            f"(T, N, H', W', F), got {x_shape}, {w_shape}, {y_shape} with pads {pads}"
+        )
+    return height, width, c, kh, kw, stride, top, left, out_h, out_w
 
 
 def _rows(x):
     """Images (T, N, H, W, C) as (T, N, H, W C)."""
-    return x.reshape(*x.shape[:3], -1)
+    t, n, height, width, c = x.shape
+    return x.reshape(t, n, height, width * c)
+
+
+def _matrices(w):
+    """Filters (T, kh, kw, C, F) as (T, depth, F)."""
+    t, kh, kw, c, f = w.shape
+    return w.reshape(t, kh * kw * c, f)
+
+
+def _bank(w):
+    """How far apart the tasks' filters are in memory; 0 where they share them."""
+    return math.prod(w.shape[1:]) if len(w) > 1 else 0
+
+
+def _launch(name, blocks, arrays, step, n, geometry, f):
+    """The CUDA kernel `name` for stacks of n images; `step` is its 64-bit argument.
+
+    Raises ValueError for a stack that has more places than it counts.
+    """
+    height, width, c, kh, kw, stride, top, left, out_h, out_w = geometry
+    if max(n * height * width, n * out_h * out_w) >= 2**31 - _CUDA_TILE:
+        raise ValueError(
+            f"{name}: wanted fewer than 2³¹ pixels in a stack of images, got {n} images"
+        )
+    sizes = np.array((n, height, width, c, kh, kw, f, stride, top, left, out_h, out_w), np.int32)
+    _cuda(name, arrays[0].dtype)((blocks,), (16, 16), (*arrays, step, *sizes))
+
+
+def _tiles(rows, columns):
+    return -(-rows // _CUDA_TILE) * -(-columns // _CUDA_TILE)
 
 
 def conv2d(x, w, stride, pads, out):
     """y (T, N, H', W', F) for (H', W') = out; `pads` is ((top, bottom), (left, right))."""
     x, w = dense("conv2d", x, w)
     (tasks, n, *_), f = x.shape, w.shape[-1]
-    y = np.empty((tasks, n, *out, f), x.dtype)
-    matrices = w.reshape(len(w), -1, f)
-    windows, work = n * math.prod(out), y.size * matrices.shape[1] // _PER_OPERATION
-    geometry = _geometry(x.shape, w.shape, stride, pads, out)
-    arrays = _rows(x), matrices, geometry, y.reshape(tasks, windows, f)
-    run(_forward, work, tasks * -(-windows // STRIP), *arrays)
+    y = module_of(x).empty((tasks, n, *out, f), x.dtype)
+    geometry = _fitting("conv2d", x.shape, w.shape, y.shape, pads, stride)
+    windows = n * math.prod(out)
+    if isinstance(x, np.ndarray):
+        matrices = _matrices(w)
+        work = y.size * matrices.shape[1] // _PER_OPERATION
+        arrays = _rows(x), matrices, geometry, y.reshape(tasks, windows, f)
+        run(_forward, work, tasks * -(-windows // STRIP), *arrays)
+    elif y.size:
+        _launch("conv2d", tasks * _tiles(windows, f), (x, w, y), _bank(w), n, geometry, f)
     return y
 
 
@@ -145,13 +201,20 @@ def conv2d_input(gy, w, shape, stride, pads):
     """gx of this shape (T, N, H, W, C) for gy (T, N, H', W', F)."""
     gy, w = dense("conv2d_input", gy, w)
     tasks, n, *out, f = gy.shape
-    gx = np.zeros(shape, gy.dtype)
-    matrices = np.ascontiguousarray(w.reshape(len(w), -1, f).swapaxes(1, 2))
-    work = gy.size * matrices.shape[2] // _PER_OPERATION
-    geometry = _geometry(shape, w.shape, stride, pads, out)
-    group = max(1, STRIP // math.prod(out))
-    arrays = gy.reshape(tasks, n * math.prod(out), f), matrices, geometry, group, _rows(gx)
-    run(_input, work, tasks * -(-n // group), *arrays)
+    geometry = _fitting("conv2d_input", shape, w.shape, gy.shape, pads, stride)
+    if isinstance(gy, np.ndarray):
+        gx = np.zeros(shape, gy.dtype)
+        matrices = np.ascontiguousarray(_matrices(w).swapaxes(1, 2))
+        work = gy.size * matrices.shape[2] // _PER_OPERATION
+        group = max(1, STRIP // max(1, math.prod(out)))
+        arrays = gy.reshape(tasks, n * math.prod(out), f), matrices, geometry, group, _rows(gx)
+        run(_input, work, tasks * -(-n // group), *arrays)
+        return gx
+    gx = module_of(gy).empty(shape, gy.dtype)
+    if gx.size:
+        _, _, height, width, c = shape
+        blocks = tasks * _tiles(n * height * width, c)
+        _launch("conv2d_input", blocks, (gy, w, gx), _bank(w), n, geometry, f)
     return gx
 
 
@@ -159,11 +222,17 @@ def conv2d_weight(x, gy, shape, stride, pads):
     """gw of this shape (T, kh, kw, C, F), a bank for each stack."""
     x, gy = dense("conv2d_weight", x, gy)
     tasks, n, *out, f = gy.shape
-    depth = math.prod(shape[1:-1])
-    strips = -(-n * math.prod(out) // STRIP)
-    parts = max(1, min(_PARTS, strips // 8))
-    gw = np.zeros((tasks, parts, -(-depth // ROWS) * ROWS, f), x.dtype)
-    geometry = _geometry(x.shape, shape, stride, pads, out)
-    arrays = _rows(x), gy.reshape(tasks, n * math.prod(out), f), geometry, gw
-    run(_weight, gy.size * depth // _PER_OPERATION, tasks * parts, *arrays)
+    depth, windows = math.prod(shape[1:-1]), n * math.prod(out)
+    geometry = _fitting("conv2d_weight", x.shape, shape, gy.shape, pads, stride)
+    if isinstance(x, np.ndarray):
+        parts = max(1, min(_PARTS, -(-windows // STRIP) // 8))
+        gw = np.zeros((tasks, parts, -(-depth // ROWS) * ROWS, f), x.dtype)
+        arrays = _rows(x), gy.reshape(tasks, windows, f), geometry, gw
+        run(_weight, gy.size * depth // _PER_OPERATION, tasks * parts, *arrays)
+    else:
+        tiles = tasks * _tiles(depth, f)
+        parts = max(1, min(_CUDA_BLOCKS // max(1, tiles), windows // _CUDA_SHARE))
+        gw = module_of(x).empty((tasks, parts, depth, f), x.dtype)
+        if gw.size:
+            _launch("conv2d_weight", tiles * parts, (x, gy, gw), parts, n, geometry, f)
     return gw.sum(axis=1)[:, :depth].reshape(tasks, *shape[1:])

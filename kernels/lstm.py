@@ -129,6 +129,14 @@ def _apply(name, compiled, inputs, shapes, c):
     return outputs
 
 
+def _check(name, c, wide, narrow):
+    """ValueError unless the arrays `wide` are (.., 4H) and the arrays `narrow` (.., H) as c is."""
+    quadruple = (*c.shape[:-1], 4 * c.shape[-1])
+    if any(a.shape != quadruple for a in wide) or any(a.shape != c.shape for a in narrow):
+        got = ", ".join(str(a.shape) for a in (*wide, *narrow))
+        raise ValueError(f"{name}: wanted {quadruple} {len(wide)} times, then {c.shape}, got {got}")
+
+
 def gates(z, c):
     """(h', c', gates): the elementwise part of the cell, z (.., 4H) and c (.., H).
 
@@ -141,6 +149,7 @@ def gates(z, c):
 
 def gates_backward(gh, gc, c, c_new, gates):
     """(gz, gc_before) for the cotangents gh of h' and gc of c'."""
+    _check("gates_backward", c, [gates], [gh, gc, c_new])
     inputs = gh, gc, c, c_new, gates
     return _apply("gates_backward", _gates_backward, inputs, (gates.shape, c.shape), c)
 
@@ -150,6 +159,7 @@ def gates_double_backward(u, v, gh, gc, c, c_new, gates):
 
     They are the cotangents of the arguments gh and gc of `gates_backward` and of z and c.
     """
+    _check("gates_double_backward", c, [u, gates], [v, gh, gc, c_new])
     inputs, shapes = (u, v, gh, gc, c, c_new, gates), (c.shape, c.shape, gates.shape, c.shape)
     return _apply("gates_double_backward", _gates_double_backward, inputs, shapes, c)
 

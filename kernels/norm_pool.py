@@ -236,6 +236,13 @@ def norm_relu_pool(x, scale, offset, size, eps):
     """
     x, scale, offset = dense("norm_relu_pool", x, scale, offset)
     xp, (*lead, n, h, w, c) = module_of(x), x.shape
+    if size not in (1, 2):
+        raise ValueError(f"norm_relu_pool: wanted size 1 or 2, got {size}")
+    if not scale.shape == offset.shape == (*lead, c):
+        raise ValueError(
+            "norm_relu_pool: wanted x (S.., N, H, W, C), scale and offset (S.., C), "
+            f"got {x.shape}, {scale.shape}, {offset.shape}"
+        )
     y = xp.empty((*lead, n, h // size, w // size, c), x.dtype)
     at = xp.empty(y.shape, np.int8)
     if x.size == 0:
@@ -255,6 +262,8 @@ def norm_relu_pool_backward(g, kept, x, scale, size):
     """(gx, gscale, goffset) for the cotangent g (S.., N, H', W', C) of y."""
     g, x, scale = dense("norm_relu_pool_backward", g, x, scale)
     xp, (mean, r, at) = module_of(x), kept
+    if g.shape != at.shape:
+        raise ValueError(f"norm_relu_pool_backward: wanted g {at.shape}, got {g.shape}")
     gx = xp.empty_like(x)
     if x.size == 0:
         return gx, xp.zeros_like(scale), xp.zeros_like(scale)

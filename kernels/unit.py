@@ -60,6 +60,11 @@ def unit(x):
 
 def unit_backward(gy, y, r):
     """gx, given y = x̂ (B.., N, D) and r (B.., N) of `unit` and the cotangent gy of x̂."""
+    if gy.shape != y.shape or r.shape != y.shape[:-1]:
+        raise ValueError(
+            "unit_backward: wanted gy and y (B.., N, D), r (B.., N), "
+            f"got {gy.shape}, {y.shape}, {r.shape}"
+        )
     gy, y, r = dense("unit_backward", gy, y, r)
     xp, d, rows = module_of(y), y.shape[-1], math.prod(y.shape[:-1])
     gx = xp.empty_like(y)

@@ -528,7 +528,24 @@ def einsum(rng):
 # --- images ---------------------------------------------------------------------------------------
 
 
+@row("operation")
+def max_pool2d(rng):
+    yield call(ops.max_pool2d, distinct(rng, 2, 4, 4, 2))
+    yield call(ops.max_pool2d, distinct(rng, 2, 1, 5, 3, 1))
+    yield call(ops.max_pool2d, distinct(rng, 1, 4, 5, 1))
+    yield call(ops.max_pool2d, distinct(rng, 1, 7, 6, 1), size=3)
+
+
 @row("operation", analytic=True)
+def avg_pool2d(rng):
+    yield call(ops.avg_pool2d, normal(rng, 2, 5, 4, 2))
+    yield call(ops.avg_pool2d, normal(rng, 1, 3, 7, 1), size=3)
+
+
+# --- operations with kernels: one order more ------------------------------------------------------
+
+
+@row("kernel", analytic=True, directions=1)
 def conv2d(rng):
     yield call(ops.conv2d, normal(rng, 2, 4, 5, 2), normal(rng, 3, 3, 2, 3))
     yield call(ops.conv2d, normal(rng, 1, 5, 4, 2), normal(rng, 2, 3, 2, 1), padding="valid")
@@ -537,12 +554,13 @@ def conv2d(rng):
     yield call(ops.conv2d, normal(rng, 2, 2, 3, 3, 1), normal(rng, 2, 3, 3, 1, 2))
     yield call(ops.conv2d, normal(rng, 2, 3, 3, 1), normal(rng, 2, 2, 2, 1, 2))
     yield call(ops.conv2d, normal(rng, 2, 1, 3, 3, 2), normal(rng, 1, 1, 2, 2, 1))
-    # filters enough for the kernels, which take them by the vector
+    # channels and filters enough for the kernels on the CPU, which take them by the vector
+    yield call(ops.conv2d, normal(rng, 2, 3, 3, 4), normal(rng, 2, 2, 4, 4), order=3)
     yield call(ops.conv2d, normal(rng, 2, 4, 3, 2), normal(rng, 3, 3, 2, 4))
     yield call(ops.conv2d, normal(rng, 2, 2, 4, 3, 1), normal(rng, 2, 2, 2, 1, 8), stride=2)
 
 
-@row("operation", analytic=True)
+@row("kernel", analytic=True, directions=1)
 def conv2d_input(rng):
     same = {"stride": 1, "padding": "same"}
     yield call(
@@ -560,9 +578,17 @@ def conv2d_input(rng):
         stride=2,
         padding="same",
     )
+    yield call(
+        ops.conv2d_input,
+        normal(rng, 2, 3, 3, 4),
+        normal(rng, 2, 2, 4, 4),
+        shape=(2, 3, 3, 4),
+        order=3,
+        **same,
+    )
 
 
-@row("operation", analytic=True)
+@row("kernel", analytic=True, directions=1)
 def conv2d_weight(rng):
     yield call(
         ops.conv2d_weight,
@@ -580,23 +606,15 @@ def conv2d_weight(rng):
         stride=2,
         padding="same",
     )
-
-
-@row("operation")
-def max_pool2d(rng):
-    yield call(ops.max_pool2d, distinct(rng, 2, 4, 4, 2))
-    yield call(ops.max_pool2d, distinct(rng, 2, 1, 5, 3, 1))
-    yield call(ops.max_pool2d, distinct(rng, 1, 4, 5, 1))
-    yield call(ops.max_pool2d, distinct(rng, 1, 7, 6, 1), size=3)
-
-
-@row("operation", analytic=True)
-def avg_pool2d(rng):
-    yield call(ops.avg_pool2d, normal(rng, 2, 5, 4, 2))
-    yield call(ops.avg_pool2d, normal(rng, 1, 3, 7, 1), size=3)
-
-
-# --- operations with kernels: one order more ------------------------------------------------------
+    yield call(
+        ops.conv2d_weight,
+        normal(rng, 2, 3, 3, 4),
+        normal(rng, 2, 3, 3, 4),
+        shape=(2, 2, 4, 4),
+        order=3,
+        stride=1,
+        padding="same",
+    )
 
 
 @row("kernel", directions=1)
@@ -650,7 +668,7 @@ def lstm_cell(rng):
 def norm_relu_pool(rng):
     scale, offset = away_from_zero(rng, 2), away_from_zero(rng, 2)
     yield call(ops.norm_relu_pool, normal(rng, 3, 2, 4, 2), scale, offset, order=3)
-    yield call(ops.norm_relu_pool, normal(rng, 3, 3, 2, 2), scale, offset, size=1)
+    yield call(ops.norm_relu_pool, normal(rng, 3, 3, 2, 2), scale, offset, size=1, order=3)
     scale, offset = away_from_zero(rng, 2, 1), away_from_zero(rng, 2, 1)
     yield call(ops.norm_relu_pool, normal(rng, 2, 2, 3, 5, 1), scale, offset)
 

@@ -300,6 +300,19 @@ ZERO_SIZE = {
         ops.cosine_attention, np.zeros((0, 3)), np.ones((2, 3)), np.ones((2, 1))
     ),
     "lstm_gates": call(ops.lstm_gates, np.zeros((0, 8)), np.zeros((0, 2))),
+    "lstm_gates of no units": call(ops.lstm_gates, np.zeros((3, 0)), np.zeros((3, 0))),
+    "distances to nothing": call(ops.pairwise_distance, np.ones((2, 3)), np.zeros((0, 3))),
+    "distances without features": call(
+        ops.pairwise_distance, np.zeros((2, 0)), np.zeros((3, 0)), "cityblock", np.zeros(0)
+    ),
+    "conv2d without channels": call(ops.conv2d, np.zeros((2, 4, 4, 0)), np.zeros((3, 3, 0, 4))),
+    "conv2d by kernels": call(ops.conv2d, np.zeros((0, 4, 4, 4)), np.ones((3, 3, 4, 4))),
+    "norm_relu_pool without tasks": call(
+        ops.norm_relu_pool, np.zeros((0, 2, 4, 4, 2)), np.ones((0, 2)), np.ones((0, 2))
+    ),
+    "norm_relu_pool without channels": call(
+        ops.norm_relu_pool, np.zeros((2, 4, 4, 0)), np.zeros(0), np.zeros(0)
+    ),
 }
 
 
@@ -621,6 +634,9 @@ def test_matmul(shapes, layout, seed):
 def convolutions(draw):
     lead = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, min_side=1, max_side=2))
     n, c, f = (draw(st.integers(1, 2)) for _ in range(3))
+    c, f = draw(
+        st.sampled_from([(c, f), (c, 4), (4, 4)])
+    )  # some for the plain ops, some for kernels
     kh, kw = (draw(st.integers(1, 3)) for _ in range(2))
     h, w = (draw(st.integers(k, 6)) for k in (kh, kw))
     x_lead, w_lead = lead.input_shapes
@@ -628,18 +644,19 @@ def convolutions(draw):
     return (*x_lead, n, h, w, c), (*w_lead, kh, kw, c, f), draw(st.integers(1, 3)), padding
 
 
-@given(convolutions(), LAYOUTS, SEEDS)
-def test_conv2d(drawn, layout, seed):
+@given(convolutions(), st.booleans(), LAYOUTS, SEEDS)
+def test_conv2d(drawn, kernels, layout, seed):
     x_shape, w_shape, stride, padding = drawn
     rng = np.random.default_rng(seed)
     x, w = (layout(rng.standard_normal(shape)) for shape in (x_shape, w_shape))
-    verify(
-        lambda x, w: ops.conv2d(x, w, stride, padding),
-        lambda x, w: ORACLES["conv2d"](x, w, stride, padding),
-        x,
-        w,
-        order=1,
-    )
+    with backend.use_kernels(kernels):
+        verify(
+            lambda x, w: ops.conv2d(x, w, stride, padding),
+            lambda x, w: ORACLES["conv2d"](x, w, stride, padding),
+            x,
+            w,
+            order=1,
+        )
 
 
 @given(

@@ -1,5 +1,7 @@
 """Every CUDA kernel runs on the CPU and agrees with Numba's; the emulation catches what is wrong.
 
+Those of the convolution are compared with the plain operations: Numba's do not take all sizes.
+
 On a machine with a GPU (`make gpu`) the launchers run on it, the emulation's own tests as here.
 """
 
@@ -14,9 +16,10 @@ import cuda_host
 import fakecupy
 import numpy as np
 import pytest
-from cuda_host import CompileError, LaunchError, RawModule
+from cuda_host import CompileError, LaunchError, RawModule, nvrtc
 
 from scratchmeta.data.cache import folder
+from scratchmeta.ops import conv as plain
 
 pytestmark = pytest.mark.skipif(
     cuda_host.COMPILER is None and not fakecupy.ON_GPU, reason="g++ is not installed"
@@ -84,7 +87,26 @@ def norm_pool(kernels, draw, n, height, channels):
     return results
 
 
+def conv(kernels, draw, n, height, channels):
+    results = []
+    for (kh, kw), stride, pads, f, banks in (
+        ((3, 3), 1, ((1, 1), (1, 1)), 4, 1),
+        ((2, 3), 2, ((0, 1), (2, 0)), 70, 2),
+    ):
+        x = draw(2, min(n, 9), min(height, 9), 4, min(channels, 33))
+        w = draw(banks, kh, kw, x.shape[-1], f)
+        sides = zip(x.shape[2:4], (kh, kw), pads, strict=True)
+        out = tuple((size + low + high - k) // stride + 1 for size, k, (low, high) in sides)
+        gy = draw(2, x.shape[1], *out, f)
+        on = plain._plain if isinstance(x, np.ndarray) else kernels
+        results.append(on.conv2d(x, w, stride, pads, out))
+        results.append(on.conv2d_input(gy, w, x.shape, stride, pads))
+        results.append(on.conv2d_weight(x, gy, (2, *w.shape[1:]), stride, pads))
+    return results
+
+
 LAUNCHES = {
+    "conv": conv,
     "unit": unit,
     "pairwise": pairwise,
     "attention": attention,
@@ -150,25 +172,55 @@ def test_more_rows_than_a_grid_is_high(rng):
     np.testing.assert_allclose(got[:, 0], np.square(x - y).sum(axis=1), rtol=1e-12)
 
 
+def spelled_out(stem):
+    return [f"{kernel}<{real}>" for kernel in kernels_of(stem) for real in ("float", "double")]
+
+
+def compiled_before(*parts):
+    """Where the cache notes that a compiler has accepted these texts."""
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    place = folder() / "cuda_on_host"
+    place.mkdir(parents=True, exist_ok=True)
+    return place / f"{key}.sm_90"
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("stem", SOURCES)
 def test_nvcc_compiles_every_kernel_for_sm_90(stem, tmp_path):
-    names = [f"{k}<{real}>" for k in kernels_of(stem) for real in ("float", "double")]
+    names = spelled_out(stem)
     used = "\n".join(f"void* use_{i} = (void*)&{name};" for i, name in enumerate(names))
     source = tmp_path / f"{stem}.cu"
     source.write_text(f"{SOURCES[stem].read_text(encoding='utf-8')}\n{used}\n", encoding="utf-8")
     flags = ["-std=c++17", "-arch=sm_90", "-Werror", "all-warnings", "-cubin", "-Xptxas", "-v"]
-    key = hashlib.sha256(repr(flags).encode() + source.read_bytes()).hexdigest()[:32]
-    compiled_before = folder() / "cuda_on_host" / f"{key}.sm_90"
-    if compiled_before.exists():
+    accepted = compiled_before("nvcc", flags, source.read_bytes())
+    if accepted.exists():
         return
     done = subprocess.run(
         ["nvcc", *flags, source, "-o", tmp_path / "out.cubin"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert len(re.findall("Compiling entry function", done.stderr)) == len(names)
-    compiled_before.parent.mkdir(parents=True, exist_ok=True)
-    compiled_before.touch()
+    assert set(re.findall(r"(\d+) bytes spill stores", done.stderr)) == {"0"}
+    accepted.touch()
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed")
+@pytest.mark.parametrize("stem", SOURCES)
+def test_nvrtc_compiles_every_kernel_for_sm_90(stem):
+    """What CuPy compiles with accepts less than nvcc: it has no headers."""
+    code = SOURCES[stem].read_text(encoding="utf-8")
+    accepted = compiled_before("nvrtc", nvrtc.OPTIONS, code)
+    if not accepted.exists():
+        assert nvrtc.compiled(code, spelled_out(stem), ["-std=c++17"])
+        accepted.touch()
+
+
+def test_nothing_that_nvrtc_does_not_know():
+    """Also where NVRTC is not installed: macros of headers that it does not have."""
+    for path in SOURCES.values():
+        code = re.sub("//.*", "", path.read_text(encoding="utf-8"))
+        unknown = {"include", "INFINITY", "NAN", "HUGE_VAL", "FLT_MAX", "DBL_MAX", "INT_MAX", "std"}
+        assert not unknown & set(re.findall(r"\w+", code)), path.name
 
 
 # --- the emulation: what it computes --------------------------------------------------------------

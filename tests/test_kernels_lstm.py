@@ -150,3 +150,10 @@ def test_what_does_not_fit_is_named(rng):
         lstm.gates(np.zeros((2, 9)), np.zeros((2, 3)))
     with pytest.raises(TypeError, match=r"gates: wanted .* got float64, float32"):
         lstm.gates(np.zeros((2, 12)), np.zeros((2, 3), np.float32))
+    c = np.zeros((2, 3))
+    with pytest.raises(
+        ValueError, match=r"gates_backward: wanted \(2, 12\) 1 times.* got \(2, 3\)"
+    ):
+        lstm.gates_backward(c, c, c, c, c)
+    with pytest.raises(ValueError, match=r"gates_double_backward: wanted \(2, 12\) 2 times"):
+        lstm.gates_double_backward(c, c, c, c, c, c, np.zeros((2, 12)))

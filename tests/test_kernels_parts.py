@@ -132,6 +132,14 @@ def test_shortest_vectors_count_as_zero(dtype, length):
     assert not unit.unit_backward(np.ones_like(x), y, r)[[0, 2]].any()
 
 
+def test_a_cotangent_that_does_not_fit_is_named():
+    y, r = unit.unit(np.ones((2, 3)))
+    with pytest.raises(
+        ValueError, match=r"unit_backward: wanted .* got \(3, 3\), \(2, 3\), \(2,\)"
+    ):
+        unit.unit_backward(np.ones((3, 3)), y, r)
+
+
 # --- dense arrays and the disk cache --------------------------------------------------------------
 
 

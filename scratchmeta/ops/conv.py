@@ -9,8 +9,8 @@ other's rules for every order of differentiation:
 
 All three are matrix products with the *columns* of x: row p holds the kh × kw × C numbers under the
 window at p. Images may have leading axes, and filters too: one filter bank for all, or one per
-task. The plain functions here make columns for a block of images at a time; on NumPy arrays the
-kernels of kernels/conv take their place.
+task. The plain functions here make columns for a block of images at a time; where there are kernels
+for the arrays (kernels/conv), these take their place.
 
 Letters: T tasks, N images, H W height and width, C channels in, F filters (channels out).
 """
@@ -18,8 +18,6 @@ Letters: T tasks, N images, H W height and width, C channels in, F filters (chan
 import functools
 import math
 from types import SimpleNamespace
-
-import numpy as np
 
 from scratchmeta.backend import kernels_enabled, xp
 from scratchmeta.core import primitive, raw
@@ -82,13 +80,12 @@ def _banks(w, lead, tasks):
     return w.reshape(tasks, *w.shape[-4:])
 
 
-def _implementation(x, y, *multiples):
+def _implementation(x, y, *columns):
     """kernels/conv if it takes these arrays and these numbers of columns, else this module."""
-    numpy = type(x) is np.ndarray and type(y) is np.ndarray
-    if kernels_enabled() and numpy and x.dtype == y.dtype and x.dtype.char in "fd":
+    if kernels_enabled() and x.dtype == y.dtype:
         from scratchmeta.kernels import conv  # imports Numba, so not before it is needed
 
-        if all(n % conv.lanes(x.dtype) == 0 for n in multiples):
+        if conv.takes(x, *columns):
             return conv
     return _plain
 

@@ -1,0 +1,192 @@
+// Convolution of channels-last images and its adjoints, as products whose left factor is never stored.
+//
+//     y = columns w        gw = columns^T gy        gx = (what reaches a pixel) w^T
+//
+// x (T, N, H, W, C), w (T or 1, kh, kw, C, F), y (T, N, OH, OW, F). Row p of the columns is what lies under
+// the window at p, kh kw C numbers, zero beyond the border; it is looked up in the images when a tile of the
+// product wants it.
+//
+// A block of 16 x 16 threads computes a tile of 64 x 64 results, each thread 4 x 4 of them side by side; of
+// both factors, CHUNK rows of a tile are in shared memory at a time. Places in a stack of images are 32-bit
+// numbers (the launcher sees to that), offsets in memory 64-bit ones. Blocks lie along gridDim.x alone.
+
+constexpr int SIDE = 16, EACH = 4, TILE = SIDE * EACH, CHUNK = 16, THREADS = SIDE * SIDE;
+
+__device__ int thread_in_block() { return threadIdx.y * SIDE + threadIdx.x; }
+__device__ int tiles_of(int size) { return (size + TILE - 1) / TILE; }
+
+// The sizes of a convolution; `pixels` and `windows` are those of one image, `depth` that of a filter.
+struct Sizes {
+    int N, H, W, C, kh, kw, F, stride, top, left, OH, OW;
+    __device__ int pixels() const { return H * W; }
+    __device__ int windows() const { return OH * OW; }
+    __device__ int depth() const { return kh * kw * C; }
+};
+
+#define SIZES \
+    int N, int H, int W, int C, int kh, int kw, int F, int stride, int top, int left, int OH, int OW
+
+// --- factors: fill(k0, to) puts rows k0 ... k0 + CHUNK - 1 of a tile, [k][row or column], into shared memory --
+
+template <class T> using Chunk = T[CHUNK][TILE + 4];
+
+// A matrix (K, columns) as it lies in memory, from column c0 on; neighbouring threads have neighbouring columns.
+template <class T> struct Matrix {
+    const T* at;
+    int c0, columns, last;  // rows from `last` on are not taken
+    __device__ void fill(int k0, Chunk<T>& to) const {
+        const int c = thread_in_block() % TILE;
+        for (int k = thread_in_block() / TILE; k < CHUNK; k += THREADS / TILE)
+            to[k][c] = k0 + k < last && c0 + c < columns ? at[(long long)(k0 + k) * columns + c0 + c] : T(0);
+    }
+};
+
+// The number at (h, w, c) of an image of stack x, zero beyond its border.
+template <class T> __device__ T pixel(const T* x, const Sizes& s, int n, int h, int w, int c) {
+    const bool inside = h >= 0 && h < s.H && w >= 0 && w < s.W;
+    return inside ? x[((long long)n * s.pixels() + h * s.W + w) * s.C + c] : T(0);
+}
+
+// The columns' transpose, (depth, windows), from window p0 on; neighbouring threads have neighbouring depths.
+template <class T> struct Windows {
+    const T* x;
+    const Sizes& s;
+    int n[EACH], h[EACH], w[EACH];  // the image and the upper left corner of the thread's windows
+    __device__ Windows(const T* x, const Sizes& s, int p0) : x(x), s(s) {
+        for (int i = 0; i < EACH; i++) {
+            const int p = p0 + thread_in_block() / CHUNK + SIDE * i, window = p % s.windows();
+            n[i] = p < s.N * s.windows() ? p / s.windows() : -1;
+            h[i] = window / s.OW * s.stride - s.top, w[i] = window % s.OW * s.stride - s.left;
+        }
+    }
+    __device__ void fill(int k0, Chunk<T>& to) const {
+        const int lane = thread_in_block() % CHUNK, k = k0 + lane;
+        const int c = k % s.C, a = k / s.C / s.kw, b = k / s.C % s.kw;
+        for (int i = 0; i < EACH; i++)
+            to[lane][thread_in_block() / CHUNK + SIDE * i] =
+                n[i] >= 0 && k < s.depth() ? pixel(x, s, n[i], h[i] + a, w[i] + b, c) : T(0);
+    }
+};
+
+// The columns (windows, depth), from depth k0 on; neighbouring threads have neighbouring depths.
+template <class T> struct Columns {
+    const T* x;
+    const Sizes& s;
+    int last;  // windows from `last` on are not taken
+    int a, b, c;
+    bool inside;
+    __device__ Columns(const T* x, const Sizes& s, int k0, int last) : x(x), s(s), last(last) {
+        const int k = k0 + thread_in_block() % TILE;
+        inside = k < s.depth();
+        c = k % s.C, a = k / s.C / s.kw, b = k / s.C % s.kw;
+    }
+    __device__ void fill(int p0, Chunk<T>& to) const {
+        for (int i = thread_in_block() / TILE; i < CHUNK; i += THREADS / TILE) {
+            const int p = p0 + i, n = p / s.windows(), window = p - n * s.windows(), h = window / s.OW;
+            const int w = window - h * s.OW;
+            to[i][thread_in_block() % TILE] =
+                inside && p < last ? pixel(x, s, n, h * s.stride - s.top + a, w * s.stride - s.left + b, c) : T(0);
+        }
+    }
+};
+
+// What reaches a pixel of x: of gy (N, OH, OW, F), for each offset (a, b) and filter f the window that has the
+// pixel at that offset. (kh kw F, pixels), from pixel q0 on; neighbouring threads have neighbouring filters.
+template <class T> struct Reaching {
+    const T* gy;
+    const Sizes& s;
+    int n[EACH], h[EACH], w[EACH];
+    __device__ Reaching(const T* gy, const Sizes& s, int q0) : gy(gy), s(s) {
+        for (int i = 0; i < EACH; i++) {
+            const int q = q0 + thread_in_block() / CHUNK + SIDE * i, place = q % s.pixels();
+            n[i] = q < s.N * s.pixels() ? q / s.pixels() : -1;
+            h[i] = place / s.W + s.top, w[i] = place % s.W + s.left;
+        }
+    }
+    // the window that begins `offset` further up or left, -1 where there is none
+    __device__ int window(int offset, int size) const {
+        const int index = s.stride == 1 ? offset : offset % s.stride ? -1 : offset / s.stride;
+        return index < size ? index : -1;
+    }
+    __device__ void fill(int k0, Chunk<T>& to) const {
+        const int lane = thread_in_block() % CHUNK, k = k0 + lane;
+        const int f = k % s.F, a = k / s.F / s.kw, b = k / s.F % s.kw;
+        for (int i = 0; i < EACH; i++) {
+            const int oh = window(h[i] - a, s.OH), ow = window(w[i] - b, s.OW);
+            const bool inside = n[i] >= 0 && a < s.kh && oh >= 0 && ow >= 0;
+            to[lane][thread_in_block() / CHUNK + SIDE * i] =
+                inside ? gy[((long long)n[i] * s.windows() + oh * s.OW + ow) * s.F + f] : T(0);
+        }
+    }
+};
+
+// The filters as (kh kw F, C), from channel c0 on; neighbouring threads have neighbouring filters.
+template <class T> struct Transposed {
+    const T* weight;
+    const Sizes& s;
+    int c0;
+    __device__ void fill(int k0, Chunk<T>& to) const {
+        const int lane = thread_in_block() % CHUNK, k = k0 + lane, f = k % s.F, offset = k / s.F;
+        for (int c = thread_in_block() / CHUNK; c < TILE; c += SIDE)
+            to[lane][c] = offset < s.kh * s.kw && c0 + c < s.C
+                              ? weight[((long long)offset * s.C + c0 + c) * s.F + f] : T(0);
+    }
+};
+
+// --- their product ------------------------------------------------------------------------------------------
+
+// out (rows, columns) = sum over k of a[k][row] b[k][column], k from `first` to `last`, at tile (r0, c0)
+template <class T, class A, class B>
+__device__ void product(const A& a, const B& b, int first, int last, T* out, int r0, int rows, int c0, int columns) {
+    alignas(16) __shared__ Chunk<T> as, bs;
+    T sum[EACH][EACH] = {};
+    for (int k0 = first; k0 < last; k0 += CHUNK) {
+        a.fill(k0, as);
+        b.fill(k0, bs);
+        __syncthreads();
+        for (int k = 0; k < CHUNK; k++)
+            for (int i = 0; i < EACH; i++)
+                for (int j = 0; j < EACH; j++)
+                    sum[i][j] += as[k][EACH * threadIdx.y + i] * bs[k][EACH * threadIdx.x + j];
+        __syncthreads();
+    }
+    for (int i = 0; i < EACH; i++)
+        for (int j = 0; j < EACH; j++) {
+            const int row = r0 + EACH * threadIdx.y + i, column = c0 + EACH * threadIdx.x + j;
+            if (row < rows && column < columns) out[(long long)row * columns + column] = sum[i][j];
+        }
+}
+
+// x, w -> y; `bank` is how far apart the tasks' filters are, 0 where they share them
+template <class T> __global__ void conv2d(const T* x, const T* w, T* y, long long bank, SIZES) {
+    const Sizes s{N, H, W, C, kh, kw, F, stride, top, left, OH, OW};
+    const int rows = N * s.windows(), tiles = tiles_of(rows) * tiles_of(F), tile = blockIdx.x % tiles;
+    const long long task = blockIdx.x / tiles;
+    const int r0 = tile / tiles_of(F) * TILE, c0 = tile % tiles_of(F) * TILE;
+    const Windows<T> windows(x + task * N * s.pixels() * C, s, r0);
+    const Matrix<T> filters{w + task * bank, c0, F, s.depth()};
+    product(windows, filters, 0, s.depth(), y + task * rows * F, r0, rows, c0, F);
+}
+
+// gy, w -> gx
+template <class T> __global__ void conv2d_input(const T* gy, const T* w, T* gx, long long bank, SIZES) {
+    const Sizes s{N, H, W, C, kh, kw, F, stride, top, left, OH, OW};
+    const int rows = N * s.pixels(), tiles = tiles_of(rows) * tiles_of(C), tile = blockIdx.x % tiles;
+    const long long task = blockIdx.x / tiles;
+    const int r0 = tile / tiles_of(C) * TILE, c0 = tile % tiles_of(C) * TILE;
+    const Reaching<T> reaching(gy + task * N * s.windows() * F, s, r0);
+    const Transposed<T> filters{w + task * bank, s, c0};
+    product(reaching, filters, 0, kh * kw * F, gx + task * rows * C, r0, rows, c0, C);
+}
+
+// x, gy -> gw (T, parts, depth, F): parts to add up, each over a share of the windows
+template <class T> __global__ void conv2d_weight(const T* x, const T* gy, T* gw, long long parts, SIZES) {
+    const Sizes s{N, H, W, C, kh, kw, F, stride, top, left, OH, OW};
+    const int tiles = tiles_of(s.depth()) * tiles_of(F), tile = blockIdx.x % tiles;
+    const long long task = blockIdx.x / tiles / parts, part = blockIdx.x / tiles % parts, windows = N * s.windows();
+    const int first = (int)(windows * part / parts), last = (int)(windows * (part + 1) / parts);
+    const int r0 = tile / tiles_of(F) * TILE, c0 = tile % tiles_of(F) * TILE;
+    const Columns<T> columns(x + task * N * s.pixels() * C, s, r0, last);
+    const Matrix<T> gys{gy + task * windows * F, c0, F, last};
+    product(columns, gys, first, last, gw + (task * parts + part) * s.depth() * F, r0, s.depth(), c0, F);
+}
