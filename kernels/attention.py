@@ -31,31 +31,34 @@ from pathlib import Path
 import numpy as np
 
 from .elementary import exp
-from .product import ROWS, add_product, lanes, product
-from .runtime import CudaSource, dense, module_of
+from .product import ROWS, WIDE, add_product, lanes, product
+from .runtime import CudaSource, dense, module_of, multiple, padded
 from .threads import count, kernel, run
-from .unit import unit, unit_backward
+from .unit import inverse_length, unit, unit_backward
 
 # Up to so many queries, or multiplications in all, packing tiles costs more than it saves.
 _FEW_QUERIES, _LITTLE_WORK = 16, 1 << 17
-_QUERIES = 48  # in a tile, a multiple of three vectors
+_QUERIES = 64 if WIDE else 48  # in a tile: as many as `product` has in its largest tiles
 _KEYS = 64  # in a tile, a multiple of ROWS
 _GROUP = 4  # tiles of keys that pass over the queries together, in the second-level cache
 _CUDA_TILE = 64  # queries, keys and features in a tile of the CUDA kernels, for 16 x 16 threads
 
 
 @kernel
-def _attention(start, stop, q, k, v, out, lse):
-    # q (B, Q, D), k (B, N, D), v (B, N, V) -> out (B, Q, V), lse (B, Q): one query after another
+def _attention(start, stop, q, k, v, cosine, out, lse):
+    # q (B, Q, D), k (B, N, D), v (B, N, V) -> out (B, Q, V), lse (B, Q): one query after another;
+    # with `cosine`, k as it is given and not yet at length one
     zero, n = q.dtype.type(0), k.shape[1]
     for t in range(start, stop):
         b, i = t // lse.shape[1], t % lse.shape[1]
         p = np.empty(n, q.dtype)
         top = -q.dtype.type(np.inf)
         for j in range(n):
-            s = zero
+            s = square = zero
             for d in range(q.shape[2]):
                 s += q[b, i, d] * k[b, j, d]
+                square += k[b, j, d] * k[b, j, d]
+            s = s * inverse_length(square) if cosine else s
             p[j] = s
             top = s if s > top else top
         z = zero
@@ -176,23 +179,12 @@ def _attention_backward_in_tiles(start, stop, g, gt, q, qt, k, v, n, delta, lse,
 _cuda = CudaSource(Path(__file__).with_suffix(".cu"))
 
 
-def _padded(x, rows, columns):
-    """x (B, R, C) with R and C rounded up to multiples, by zeros."""
-    b, r, c = x.shape
-    shape = b, -(-r // rows) * rows, -(-c // columns) * columns
-    if shape == x.shape:
-        return x
-    out = np.zeros(shape, x.dtype)
-    out[:, :r, :c] = x
-    return out
-
-
 def _in_blocks(x):
     """x (B, Q, D) as padded blocks (B, blocks, I, D'), and those transposed."""
     vector = lanes(x.dtype)
     blocks = -(-x.shape[1] // _QUERIES)
     width = -(-x.shape[1] // (blocks * vector)) * vector
-    x = _padded(x, width, vector)
+    x = padded(x, multiple(x.shape[1], width), multiple(x.shape[2], vector))
     x = x.reshape(x.shape[0], blocks, width, x.shape[2])
     return x, np.ascontiguousarray(x.swapaxes(2, 3))
 
@@ -204,21 +196,22 @@ def _from_blocks(xt, rows, columns):
     return np.ascontiguousarray(x[:, :rows, :columns])
 
 
-def _attention_cpu(q, k, v):
-    """out and logsumexp of q (B, Q, D), k (B, N, D), v (B, N, V)."""
+def _attention_cpu(q, k, v, cosine):
+    """out and logsumexp of q' (B, Q, D), keys (B, N, D), v (B, N, V)."""
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     work = b * queries * n * (d + depth)
     if queries <= _FEW_QUERIES or work <= _LITTLE_WORK:
         out, lse = np.empty((b, queries, depth), q.dtype), np.empty((b, queries), q.dtype)
-        run(_attention, work, lse.size, q, k, v, out, lse)
+        run(_attention, work, lse.size, q, k, v, cosine, out, lse)
         return out, lse
+    k = unit(k)[0] if cosine else k
     _, qt = _in_blocks(q)
     # |s_ij| ≤ |q'_i| max_j |k'_j|; where exp(s − bound) cannot underflow, it stands for the maximum
     with np.errstate(over="ignore"):
         largest = np.einsum("bnd,bnd->bn", k, k).max()
         bound = np.sqrt(np.einsum("bwdi,bwdi->bwi", qt, qt) * largest)
     bounded = bound.max(axis=-1) < 0.4 * np.log(np.finfo(q.dtype).max)
-    k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
+    k, v = (padded(a, multiple(n, ROWS), multiple(a.shape[2], lanes(q.dtype))) for a in (k, v))
     ot = np.empty((b, qt.shape[1], v.shape[2], qt.shape[3]), q.dtype)
     lse = np.empty((b, qt.shape[1], qt.shape[3]), q.dtype)
     run(_attention_in_tiles, work, b * qt.shape[1], qt, k, v, n, bound, bounded, ot, lse)
@@ -236,9 +229,10 @@ def _attention_backward_cpu(g, q, k, v, out, lse):
     (q, qt), (gb, gt) = _in_blocks(q), _in_blocks(g)
     delta = np.einsum("bid,bid->bi", g, out)[..., None]
     delta, lse = (
-        _padded(x, qt.shape[3], 1).reshape(b, *qt.shape[1::2]) for x in (delta, lse[..., None])
+        padded(x, qt.shape[1] * qt.shape[3], 1).reshape(b, *qt.shape[1::2])
+        for x in (delta, lse[..., None])
     )
-    k, v = _padded(k, ROWS, lanes(q.dtype)), _padded(v, ROWS, lanes(q.dtype))
+    k, v = (padded(a, multiple(n, ROWS), multiple(a.shape[2], lanes(q.dtype))) for a in (k, v))
     # with few elements in the batch, threads share one; their parts of gq take no more than scores
     chunks = max(1, min(count() // max(1, b), n // max(1, d)))
     gqt = np.zeros((b, chunks, *qt.shape[1:]), q.dtype)
@@ -249,7 +243,8 @@ def _attention_backward_cpu(g, q, k, v, out, lse):
     return _from_blocks(gqt.sum(axis=1), queries, d), gk, gv
 
 
-def _attention_cuda(q, k, v):
+def _attention_cuda(q, k, v, cosine):
+    k = unit(k)[0] if cosine else k
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     xp = module_of(q)
     out, lse = xp.empty((b, queries, depth), q.dtype), xp.empty((b, queries), q.dtype)
@@ -314,10 +309,11 @@ def attention(query, keys, values, scale=1.0, score="cosine"):
     is for the backward pass.
     """
     column = _column_of("attention", query, keys, values, scale, score)
-    q, k = (unit(query)[0], unit(keys)[0]) if score == "cosine" else (query, keys)
-    q, k, v = dense("attention", q * column, k, values)
+    cosine = score == "cosine"
+    q = unit(query)[0] if cosine else query
+    q, k, v = dense("attention", q * column, keys, values)
     compute = _attention_cpu if isinstance(q, np.ndarray) else _attention_cuda
-    out, lse = compute(_flat(q), _flat(k), _flat(v))
+    out, lse = compute(_flat(q), _flat(k), _flat(v), cosine)
     return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
 
 

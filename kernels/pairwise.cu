@@ -1,7 +1,7 @@
-// Distances between all rows of x (B, N, D) and y (B, M, D), and their gradients.
+// Distances between all rows of x (B, N, D) and y (B, M, D), and the gradient of the L1 ones.
 //
-//     D_ij = sum_d (x_id - y_jd)^2  or  sum_d w_d |x_id - y_jd|      f(t) = 2 t  or  sign(t)
-//     gx_id = sum_j g_ij f(x_id - y_jd)
+//     D_ij = sum_d (x_id - y_jd)^2  or  sum_d w_d |x_id - y_jd|
+//     gx_id = sum_j g_ij sign(x_id - y_jd)                  of the latter, but for the weight
 //
 // As in a matrix product, a block of 16 x 16 threads computes a tile of 64 x 64 results, each thread
 // 4 x 4 of them, 16 apart; its operands pass through shared memory CHUNK at a time. Blocks lie along
@@ -11,15 +11,14 @@ constexpr int SIDE = 16, EACH = 4, TILE = SIDE * EACH, CHUNK = 16;
 
 struct Square {
     template <class T> static __device__ T term(T t, T w) { return t * t; }
-    template <class T> static __device__ T slope(T t, T g) { return g * (t + t); }
 };
 
 struct Absolute {
     template <class T> static __device__ T term(T t, T w) { return t < T(0) ? -w * t : w * t; }
-    template <class T> static __device__ T slope(T t, T g) {
-        return t > T(0) ? g : t < T(0) ? -g : T(0);
-    }
 };
+
+template <class T>
+__device__ T with_sign(T g, T t) { return t > T(0) ? g : t < T(0) ? -g : T(0); }
 
 __device__ long long tiles_of(long long size) { return (size + TILE - 1) / TILE; }
 
@@ -58,9 +57,9 @@ __device__ void distances(const T* x, const T* y, const T* w, T* out, long long 
 }
 
 // g_ij at g[B N M + i * g_row + j * g_column], x (B, N, D), y (B, M, D) -> gx (B, N, D)
-template <class Metric, class T>
-__device__ void gradient(const T* g, const T* x, const T* y, T* gx, long long N, long long M, long long D,
-                         long long g_row, long long g_column) {
+template <class T>
+__global__ void cityblock_backward(const T* g, const T* x, const T* y, T* gx, long long N, long long M, long long D,
+                                   long long g_row, long long g_column) {
     __shared__ T gs[CHUNK][TILE + 1], ys[CHUNK][TILE];
     const long long columns = tiles_of(D), tiles = columns * tiles_of(N);
     const long long batch = blockIdx.x / tiles, tile = blockIdx.x % tiles;
@@ -86,7 +85,7 @@ __device__ void gradient(const T* g, const T* x, const T* y, T* gx, long long N,
         for (int c = 0; c < CHUNK; c++)
             for (int i = 0; i < EACH; i++)
                 for (int d = 0; d < EACH; d++)
-                    sum[i][d] += Metric::slope(own[i][d] - ys[c][threadIdx.x + SIDE * d], gs[c][threadIdx.y + SIDE * i]);
+                    sum[i][d] += with_sign(gs[c][threadIdx.y + SIDE * i], own[i][d] - ys[c][threadIdx.x + SIDE * d]);
         __syncthreads();
     }
     for (int i = 0; i < EACH; i++)
@@ -104,16 +103,4 @@ __global__ void sqeuclidean(const T* x, const T* y, const T* w, T* out, long lon
 template <class T>
 __global__ void cityblock(const T* x, const T* y, const T* w, T* out, long long N, long long M, long long D) {
     distances<Absolute>(x, y, w, out, N, M, D);
-}
-
-template <class T>
-__global__ void sqeuclidean_backward(const T* g, const T* x, const T* y, T* gx, long long N, long long M, long long D,
-                                     long long g_row, long long g_column) {
-    gradient<Square>(g, x, y, gx, N, M, D, g_row, g_column);
-}
-
-template <class T>
-__global__ void cityblock_backward(const T* g, const T* x, const T* y, T* gx, long long N, long long M, long long D,
-                                   long long g_row, long long g_column) {
-    gradient<Absolute>(g, x, y, gx, N, M, D, g_row, g_column);
 }

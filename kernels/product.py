@@ -1,10 +1,14 @@
-"""Matrix products inside Numba kernels, at the speed of the best libraries, for operands in cache.
+"""Matrix products inside Numba kernels, at the speed of the best libraries, for operands in cache,
+and what has the shape of one: a sum over k of some term in a_ik and b_kj.
 
-    product(a, b, c)        c = a b
-    add_product(a, b, c)    c += a b
+    product(a, b, c)            c = a b
+    add_product(a, b, c)        c += a b
+    squares(a, b, w, c)         c_ij = Σ_k (a_ik − b_kj)²
+    differences(a, b, w, c)     c_ij = Σ_k w_k |a_ik − b_kj|
 
-a (R, K) may have any strides; b (K, W) and c (R, W) have contiguous rows. R must be a multiple of
-ROWS and W of `lanes(dtype)`: kernels round their scratch arrays up. Nothing is checked.
+a (R, K) may have any strides; b (K, W) and c (R, W) have contiguous rows, w (K,) is contiguous. R
+must be at least ROWS and W at least `lanes(dtype)`; for `add_product` they must be multiples of
+these. Nothing is checked.
 
 A kernel that calls these on tiles of its own can use a tile while it is in the cache, and needs no
 BLAS, whose threads would have to take turns with the kernel's.
@@ -17,8 +21,11 @@ k runs, and for each k
 
 which is 12 multiply-adds for 7 loads: the arithmetic, not the loads, sets the pace. Processors with
 AVX-512 have 32 registers of twice the length: there it is 4 rows of 4 vectors, and the rest of a
-row in shorter ones.
+row in shorter ones. Rows and columns left over at the end are computed with those before them once
+more.
 """
+
+import functools
 
 import llvmlite.binding
 from llvmlite import ir
@@ -29,7 +36,7 @@ from numba.extending import intrinsic, register_jitable
 ROWS = 4
 _VECTOR_BYTES = 32
 _WIDE_BYTES = 64
-_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # Numba compiles for the host
+WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # Numba compiles for the host
 _CONTRACT = ("contract",)  # a multiplication and an addition may become one instruction
 
 
@@ -38,15 +45,35 @@ def lanes(dtype) -> int:
     return _VECTOR_BYTES // dtype.itemsize
 
 
-def _tile(vectors: int, vector_bytes: int, adding: bool):
-    """c[i : i + ROWS, j : j + vectors] (+)= a[i : i + ROWS] b, with partial sums in registers."""
+# Terms: instructions for total + term, with a_ik as a vector x, b_kj as y, w_k as the vector w().
+
+
+def _times(builder, total, x, y, w):
+    term = builder.fmul(x, y, flags=_CONTRACT)
+    return builder.fadd(total, term, flags=_CONTRACT)
+
+
+def _square(builder, total, x, y, w):
+    difference = builder.fsub(x, y)
+    return _times(builder, total, difference, difference, w)
+
+
+def _difference(builder, total, x, y, w):
+    difference, kind = builder.fsub(x, y), x.type
+    negative = builder.fcmp_ordered("<", difference, ir.Constant(kind, None))
+    absolute = builder.select(negative, builder.fneg(difference), difference)
+    return _times(builder, total, w(), absolute, w)
+
+
+def _tile(term, vectors: int, vector_bytes: int, adding: bool):
+    """c[i : i + ROWS, j : j + vectors] (+)= Σ_k term, with partial sums in registers."""
 
     def generate(context, builder, signature, args):
-        a, b, c = (
+        a, b, w, c = (
             context.make_array(kind)(context, builder, value)
-            for kind, value in zip(signature.args[:3], args[:3], strict=True)
+            for kind, value in zip(signature.args[:4], args[:4], strict=True)
         )
-        i, j = args[3:]
+        i, j = args[4:]
         real = context.get_value_type(signature.args[0].dtype)
         itemsize = context.get_abi_sizeof(real)
         vector = ir.VectorType(real, vector_bytes // itemsize)
@@ -62,6 +89,12 @@ def _tile(vectors: int, vector_bytes: int, adding: bool):
 
         def load(array, offset, kind):
             return builder.load(pointer(array, offset, kind), align=itemsize)
+
+        def everywhere(array, offset):
+            x = load(array, offset, real)
+            x = builder.insert_element(ir.Constant(vector, ir.Undefined), x, number(0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+            return builder.shuffle_vector(x, x, zeros)
 
         row_offsets = [builder.mul(builder.add(i, number(r)), a_steps[0]) for r in range(ROWS)]
         columns = [
@@ -82,55 +115,68 @@ def _tile(vectors: int, vector_bytes: int, adding: bool):
         with cgutils.for_range(builder, depth, intp=i.type) as loop:
             b_row = builder.mul(loop.index, b_steps[0])
             ys = [load(b, builder.add(b_row, column), vector) for column in columns]
+            factor = functools.cache(
+                lambda: everywhere(w, builder.mul(loop.index, number(itemsize)))
+            )
             for r in range(ROWS):
                 offset = builder.add(row_offsets[r], builder.mul(loop.index, a_steps[1]))
-                x = load(a, offset, real)
-                x = builder.insert_element(ir.Constant(vector, ir.Undefined), x, number(0))
-                everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
-                x = builder.shuffle_vector(x, x, everywhere)
+                x = everywhere(a, offset)
                 for y, total in zip(ys, sums[r * vectors :], strict=False):
-                    term = builder.fmul(x, y, flags=_CONTRACT)
-                    total_so_far = builder.load(total)
-                    builder.store(builder.fadd(total_so_far, term, flags=_CONTRACT), total)
+                    builder.store(term(builder, builder.load(total), x, y, factor), total)
 
         for total, offset in zip(sums, results, strict=True):
             builder.store(builder.load(total), pointer(c, offset, vector), align=itemsize)
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typing_context, a, b, c, i, j):
-        return types.void(a, b, c, types.intp, types.intp), generate
+    def tile(typing_context, a, b, w, c, i, j):
+        return types.void(a, b, w, c, types.intp, types.intp), generate
 
     return tile
 
 
-def _product(adding: bool):
-    """The product made of the largest tiles, and smaller ones at the right edge."""
-    tile3, tile2, tile1 = (_tile(vectors, _VECTOR_BYTES, adding) for vectors in (3, 2, 1))
-    wide4, wide2 = (_tile(vectors, _WIDE_BYTES, adding) for vectors in (4, 2))
+def _combine(term, adding: bool = False):
+    """The sum of terms made of the largest tiles, and smaller ones at the right edge."""
+    tile3, tile2, tile1 = (_tile(term, vectors, _VECTOR_BYTES, adding) for vectors in (3, 2, 1))
+    wide4, wide2 = (_tile(term, vectors, _WIDE_BYTES, adding) for vectors in (4, 2))
 
     @register_jitable
-    def product(a, b, c):
+    def combine(a, b, w, c):
         vector = _VECTOR_BYTES // a.itemsize
         j = 0
         while j < b.shape[1]:
+            j = min(j, b.shape[1] - vector)
             vectors = (b.shape[1] - j) // vector
-            vectors = min(3, vectors) if not _WIDE or vectors < 4 else 8 if vectors >= 8 else 4
+            vectors = min(3, vectors) if not WIDE or vectors < 4 else 8 if vectors >= 8 else 4
             # the same columns of b for all rows, while they are in the first-level cache
-            for i in range(0, a.shape[0], ROWS):
+            for row in range(0, a.shape[0], ROWS):
+                i = min(row, a.shape[0] - ROWS)
                 if vectors == 8:
-                    wide4(a, b, c, i, j)
+                    wide4(a, b, w, c, i, j)
                 elif vectors == 4:
-                    wide2(a, b, c, i, j)
+                    wide2(a, b, w, c, i, j)
                 elif vectors == 3:
-                    tile3(a, b, c, i, j)
+                    tile3(a, b, w, c, i, j)
                 elif vectors == 2:
-                    tile2(a, b, c, i, j)
+                    tile2(a, b, w, c, i, j)
                 else:
-                    tile1(a, b, c, i, j)
+                    tile1(a, b, w, c, i, j)
             j += vectors * vector
 
-    return product
+    return combine
 
 
-product, add_product = _product(adding=False), _product(adding=True)
+_product, _add_product = _combine(_times), _combine(_times, adding=True)
+squares, differences = _combine(_square), _combine(_difference)
+
+
+@register_jitable
+def product(a, b, c):
+    """c = a b."""
+    _product(a, b, b, c)
+
+
+@register_jitable
+def add_product(a, b, c):
+    """c += a b."""
+    _add_product(a, b, b, c)

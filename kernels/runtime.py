@@ -32,6 +32,21 @@ def dense(kernel: str, *arrays) -> list:
     return [module_of(a).ascontiguousarray(a) for a in arrays]
 
 
+def padded(x, rows, columns):
+    """x (B, R, C) as a C-contiguous array (B, rows, columns), at least R x C, with zeros beyond."""
+    b, r, c = x.shape
+    if (r, c) == (rows, columns):
+        return np.ascontiguousarray(x)
+    out = np.zeros((b, rows, columns), x.dtype)
+    out[:, :r, :c] = x
+    return out
+
+
+def multiple(size, of):
+    """`size` rounded up to a multiple of `of`."""
+    return -(-size // of) * of
+
+
 class CudaSource:
     """The kernels of one .cu file: ``source(name, dtype)`` is `name<float>` or `name<double>`.
 

@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from numba.extending import register_jitable
 
 from .runtime import CudaSource, dense, module_of
 from .threads import kernel, run
@@ -19,14 +20,20 @@ from .threads import kernel, run
 _WARPS = 8  # rows of one CUDA block, a warp of 32 threads for each
 
 
+@register_jitable
+def inverse_length(square):
+    """r, given |x|²."""
+    real = type(square)
+    return real(0) if square < np.finfo(real).tiny else real(1) / np.sqrt(square)
+
+
 @kernel
-def _unit(start, stop, x, tiny, y, r):
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+def _unit(start, stop, x, y, r):
     for i in range(start, stop):
-        square = zero
+        square = x.dtype.type(0)
         for d in range(x.shape[1]):
             square += x[i, d] * x[i, d]
-        r[i] = zero if square < tiny else one / np.sqrt(square)
+        r[i] = inverse_length(square)
         for d in range(x.shape[1]):
             y[i, d] = r[i] * x[i, d]
 
@@ -49,11 +56,11 @@ def unit(x):
     (x,) = dense("unit", x)
     xp, (*lead, d), rows = module_of(x), x.shape, math.prod(x.shape[:-1])
     y, r = xp.empty_like(x), xp.empty(lead, x.dtype)
-    tiny = np.finfo(x.dtype).tiny
     if xp is np:
-        arrays = x.reshape(rows, d), tiny, y.reshape(rows, d), r.reshape(rows)
+        arrays = x.reshape(rows, d), y.reshape(rows, d), r.reshape(rows)
         run(_unit, x.size, rows, *arrays)
     elif rows:
+        tiny = np.finfo(x.dtype).tiny
         _cuda("unit", x.dtype)((-(-rows // _WARPS),), (32, _WARPS), (x, tiny, y, r, rows, d))
     return y, r
 

@@ -81,6 +81,35 @@ def multiply_and_add(a, b, c):
     product.add_product(a, b, c)
 
 
+@numba.njit
+def sum_of_squares(a, b, w, c):
+    product.squares(a, b, w, c)
+
+
+@numba.njit
+def sum_of_differences(a, b, w, c):
+    product.differences(a, b, w, c)
+
+
+@pytest.mark.parametrize("dtype", RTOL)
+@pytest.mark.parametrize("rows", [4, 5, 7, 12])
+def test_sums_of_terms_for_any_number_of_rows_and_columns(dtype, rows, rng):
+    lanes = product.lanes(np.dtype(dtype))
+    for depth, columns in ((0, lanes), (1, lanes + 1), (3, 9 * lanes - 1), (17, 13 * lanes + 3)):
+        a, b, w = (
+            rng.standard_normal(s).astype(dtype) for s in ((rows, depth), (depth, columns), depth)
+        )
+        c = np.full((rows, columns + 2), np.nan, dtype)[:, 1:-1]
+        exact = a.astype(np.float64)[:, :, None] - b
+        sum_of_squares(a, b, w, c)
+        assert_close(c, (exact**2).sum(axis=1), RTOL[dtype])
+        sum_of_differences(a, b, w, c)
+        assert_close(c, (w.astype(np.float64)[:, None] * abs(exact)).sum(axis=1), RTOL[dtype])
+        multiply(a, b, c)
+        assert_close(c, a.astype(np.float64) @ b, RTOL[dtype])
+        assert np.isnan(c.base[:, [0, -1]]).all()
+
+
 @pytest.mark.parametrize("dtype", RTOL)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_products(dtype, transposed, rng):
