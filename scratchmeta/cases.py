@@ -950,6 +950,22 @@ def _sequences(rng, ways=2, tasks=2, length=3):
     return Episode(xs[0], ys[0], xs[1], ys[1])
 
 
+def bits(rng, tasks=2, shown=3, asked=2, inputs=3, outputs=2):
+    """Sequences to be shown and the bits that answer them."""
+    xs = [normal(rng, tasks, n, inputs) for n in (shown, asked)]
+    ys = [integers(rng.random((tasks, n, outputs)) < 0.5) for n in (shown, asked)]
+    return Episode(xs[0], ys[0], xs[1], ys[1])
+
+
+@row("algorithm", directions=1)
+def ntm(rng):
+    for controller, heads, memory in (("lstm", 1, "constant"), ("feed-forward", 2, "learned")):
+        algorithm = algorithms.NTM(3, 2, controller, 3, heads, 4, 2, memory)
+        params, episodes = float64(algorithm.init(rng), rng), bits(rng)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)
+
+
 @row("algorithm", directions=1)
 def mann(rng):
     for labels in ("one-hot", "strings"):

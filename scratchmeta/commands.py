@@ -187,9 +187,15 @@ def evaluate(argv: Sequence[str]) -> int:
         print(json.dumps(found))
         return 0
     n_way, k_shot, n = found["n_way"], found["k_shot"], found["episodes"]
-    print(
-        f"{run.config.algorithm} on {run.config.data}, {n_way}-way {k_shot}-shot, {n} test episodes"
-    )
+    what = f"{run.config.algorithm} on {run.config.data}"
+    if "bit_errors" in found:
+        shortest, longest = found["lengths"]
+        lengths = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+        print(f"{what}, {n} test sequences of length {lengths}")
+        print(f"  bit errors {found['bit_errors']:.4f} ± {found['ci95']:.4f} (95 % interval)")
+        print(f"  of {found['bits']:.1f} bits a sequence; chance {found['chance']:.1f}")
+        return 0
+    print(f"{what}, {n_way}-way {k_shot}-shot, {n} test episodes")
     if "mse" in found:
         print(f"  mean squared error {found['mse']:.4f} ± {found['ci95']:.4f} (95 % interval)")
         for step, mse in enumerate(found["mse_by_step"]):
@@ -210,12 +216,13 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
     k_shot = k_shot if options.k_shot is None else options.k_shot
     n_query = n_query if options.n_query is None else options.n_query
     experiment.refuse_other_ways(run.config, n_way)
+    dataset = experiment.of_length(run.splits.test, options.length)
 
     def on_test(algorithm: Any, progress: bool = False) -> evaluation.Evaluation:
         return evaluation.evaluate(
             algorithm,
             run.params,
-            run.splits.test,
+            dataset,
             n_way,
             k_shot,
             n_query,
@@ -234,6 +241,10 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
                 run.algorithm, run.params, sequences, n_way, options.episodes, options.seed
             )
         return found
+    if result.measure == "bit_errors":
+        bits = on_test(evaluation.AllWrong()).value
+        lengths = {"lengths": list(dataset.lengths)}
+        return {**result.as_dict(), **lengths, "bits": bits, "chance": bits / 2}
     adapted = (
         experiment.algorithm(run.config, eval_inner_steps=steps)
         for steps in range(run.config.method.eval_inner_steps + 1)
@@ -401,7 +412,7 @@ def plot(argv: Sequence[str]) -> int:
     plots = _plots("plot")
     run = experiment.saved(options.run, "best", options.data_dir)
     for path in (
-        plots.episode(run, options.run / "episode.png", options.episode),
+        plots.episode(run, options.run / "episode.png", options.episode, options.length),
         plots.learning(Run.open(options.run), options.run / "learning.png"),
     ):
         print(path)

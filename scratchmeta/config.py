@@ -22,6 +22,12 @@ def _positive(section: Any, *names: str) -> None:
             raise ValueError(f"{name}: wanted a positive number, got {value}")
 
 
+def _lengths(section: Any, lowest: int) -> None:
+    low, high = section.lengths
+    if not lowest <= low <= high:
+        raise ValueError(f"lengths: wanted {lowest} or more, then no less, got {low} {high}")
+
+
 @dataclass(frozen=True)
 class Training:
     """The episodes and the loop over them."""
@@ -36,8 +42,8 @@ class Training:
     """Episodes in one step (the meta-batch)."""
     steps: int = 1000
     """Optimizer steps."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Adam, or plain gradient descent (Reptile)."""
+    optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
+    """Adam, plain gradient descent (Reptile), or RMSProp as Graves has it (NTM)."""
     lr: float = 1e-3
     """The optimizer's learning rate."""
     weight_decay: float = 0.0
@@ -298,6 +304,27 @@ class MetaNet:
 
 
 @dataclass(frozen=True)
+class NTM:
+    """Neural Turing Machine."""
+
+    controller: Literal["lstm", "feed-forward"] = "lstm"
+    """A controller with a state of its own, or without."""
+    units: int = 100
+    """Units of the controller."""
+    heads: int = 1
+    """Read heads, and as many write heads."""
+    rows: int = 128
+    """Rows of the memory."""
+    width: int = 20
+    """Numbers in a row."""
+    memory: Literal["constant", "learned"] = "constant"
+    """A new memory holds 10⁻⁶ everywhere, or learned numbers."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "units", "heads", "rows", "width")
+
+
+@dataclass(frozen=True)
 class NoNetwork:
     """The algorithm brings its own."""
 
@@ -350,16 +377,46 @@ class Sinusoids:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """Sequences of random bits to be copied."""
+
+    bits: int = 8
+    """Bits of a vector."""
+    lengths: tuple[int, int] = (1, 20)
+    """Vectors in the shortest and in the longest sequence."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "bits")
+        _lengths(self, 1)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Associative recall: which item came after this one?"""
+
+    bits: int = 6
+    """Bits of a vector."""
+    vectors: int = 3
+    """Vectors of an item."""
+    lengths: tuple[int, int] = (2, 6)
+    """The fewest and the most items."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "bits", "vectors")
+        _lengths(self, 2)
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a run's numbers."""
 
     algorithm: str
     """Name of the algorithm; `scratchmeta list` lists them."""
     data: str
-    """glyphs, omniglot, mini-imagenet or sinusoids."""
+    """glyphs, omniglot, mini-imagenet, sinusoids, copy or recall."""
     preset: str
     """quick, paper or author-code: where the other options come from."""
-    dataset: Glyphs | Omniglot | MiniImageNet | Sinusoids
+    dataset: Glyphs | Omniglot | MiniImageNet | Sinusoids | Copy | Recall
     network: Conv4 | MLP | Koch | SlowFast | NoNetwork
     method: (
         Siamese
@@ -372,6 +429,7 @@ class Config:
         | LSTMBaseline
         | MANN
         | MetaNet
+        | NTM
     )
     training: Training
 

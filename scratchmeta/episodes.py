@@ -18,7 +18,9 @@ class Episode(NamedTuple):
 
     support_x (T, N·K, ...) and query_x (T, N·Q, ...) float32, images as (..., H, W, channels) in
     [0, 1] with ink 1; support_y (T, N·K) and query_y (T, N·Q) int64 labels, 0 K times, then 1 K
-    times, to N−1. In regression y is float32 and has the shape (T, K, 1), (T, Q, 1) of x.
+    times, to N−1. In regression y is float32 and has the shape (T, K, 1), (T, Q, 1) of x. Where a
+    sequence is shown and then an answer asked for (`data.Copy`), support_x (T, S, inputs) and
+    query_x (T, Q, inputs) are the steps of the two parts and y (T, S, bits), (T, Q, bits) bool.
     """
 
     support_x: np.ndarray
@@ -28,7 +30,10 @@ class Episode(NamedTuple):
 
 
 class Dataset(Protocol):
-    """What `sample` asks of a dataset."""
+    """What `sample` asks of a dataset.
+
+    One that makes whole episodes itself has `episode(rng, tasks) -> Episode` in place of `draw`.
+    """
 
     n_classes: int
     n_drawings: float
@@ -77,6 +82,8 @@ def sample(
             f"k_shot + n_query: at most the {dataset.n_drawings} drawings a class has in {dataset} "
             f"wanted, got {k_shot} + {n_query}"
         )
+    if hasattr(dataset, "episode"):
+        return dataset.episode(generator(seed, index), tasks)
     x, y = dataset.draw(generator(seed, index), tasks, n_way, k_shot + n_query)
     return Episode(
         _joined(x[:, :, :k_shot]),

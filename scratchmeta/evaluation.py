@@ -1,6 +1,9 @@
-"""Evaluation over many episodes: the mean accuracy, or mean squared error, with its 95 % interval.
+"""Evaluation over many episodes: the mean of a measure, with its 95 % interval.
 
-    ci95 = 1.96 s / √n        n episodes, s the standard deviation of their accuracies
+    ci95 = 1.96 s / √n        n episodes, s the standard deviation of the measure in them
+
+The measure goes by what is to be predicted: of classes the accuracy, of numbers the mean squared
+error, of bits the wrong ones of a sequence.
 
 Episodes are numbered: those of training count from 0, the others from the far ends below, so that
 data without a split of its own (sinusoids) is never tested on tasks it was trained on.
@@ -28,7 +31,7 @@ CHUNK_VALUES = 2**18  # numbers in the images of one chunk, about 330 images of 
 class Evaluation:
     """A mean over `episodes` episodes and half its 95 % interval."""
 
-    measure: str  # "accuracy", between 0 and 1, or "mse"
+    measure: str  # "accuracy", between 0 and 1, "mse" or "bit_errors"
     value: float
     ci95: float
     episodes: int
@@ -37,11 +40,11 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """The accuracy, or −mse: the better of two evaluations has the higher score."""
+        """The accuracy, or minus an error: the better of two evaluations has the higher score."""
         return self.value if self.measure == "accuracy" else -self.value
 
     def as_dict(self) -> dict[str, float]:
-        """{"accuracy" or "mse": ..., "ci95": ..., "episodes": ..., "n_way": ..., "k_shot": ...}"""
+        """{measure: its mean, "ci95": ..., "episodes": ..., "n_way": ..., "k_shot": ...}"""
         return {
             self.measure: self.value,
             "ci95": self.ci95,
@@ -53,7 +56,7 @@ class Evaluation:
     def __str__(self) -> str:
         if self.measure == "accuracy":
             return f"accuracy {100 * self.value:.2f} % ± {100 * self.ci95:.2f}"
-        return f"mse {self.value:.4f} ± {self.ci95:.4f}"
+        return f"{self.measure.replace('_', ' ')} {self.value:.4f} ± {self.ci95:.4f}"
 
 
 def evaluate(
@@ -73,7 +76,8 @@ def evaluate(
 
     The measure of a classification episode is the share of its N·Q queries whose most probable
     class is theirs; where labels are real numbers it is the mean squared error over the query
-    points. Raises ValueError for fewer than 2 episodes, which have no interval, and as
+    points, where they are bits the number of them in a sequence whose predicted probability lies on
+    the wrong side of ½. Raises ValueError for fewer than 2 episodes, which have no interval, and as
     `episodes.sample` does.
     """
     if episodes < 2:
@@ -127,20 +131,38 @@ class NearestNeighbour:
         return (labels[..., None] == np.arange(batch.support_y.max() + 1)).astype(np.float32)
 
 
+class AllWrong:
+    """The worst on bits: `predict` gives 0 to every 1 and 1 to every 0, so that all are counted."""
+
+    def predict(self, params: None, batch: Episode) -> np.ndarray:
+        """Probabilities (T, Q, bits); there are no parameters."""
+        return (~to_numpy(batch.query_y)).astype(np.float32)
+
+
 def _chunks(dataset, n_way, k_shot, n_query, n, seed, first):
-    """n episodes of one task each, as many of them stacked as make CHUNK_VALUES numbers."""
+    """n episodes of one task each, as many of them stacked as make CHUNK_VALUES numbers.
+
+    Those that are stacked have one shape: sequences may be of several lengths.
+    """
 
     def one(index):
         return episodes.sample(dataset, n_way, k_shot, n_query, 1, seed, index)
 
     size = max(1, CHUNK_VALUES // sum(x.size for x in one(first)))
     for start in range(0, n, size):
-        parts = [one(first + index) for index in range(start, min(start + size, n))]
-        yield Episode(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        alike: dict[tuple, list[Episode]] = {}
+        for index in range(start, min(start + size, n)):
+            episode = one(first + index)
+            alike.setdefault((episode.support_x.shape, episode.query_x.shape), []).append(episode)
+        for parts in alike.values():
+            yield Episode(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _measure(predicted: np.ndarray, query_y: np.ndarray) -> tuple[str, np.ndarray]:
-    """One number for each task: accuracy from scores (T, Q, N), or mse from values (T, Q, 1)."""
+    """One number for each task, from scores (T, Q, N), values (T, Q, 1) or probabilities of bits
+    (T, Q, bits)."""
     if query_y.dtype.kind == "i":
         return "accuracy", (predicted.argmax(-1) == query_y).mean(-1)
+    if query_y.dtype.kind == "b":
+        return "bit_errors", ((predicted > 0.5) != query_y).sum(axis=(1, 2))
     return "mse", np.square(predicted - query_y).mean(axis=(1, 2))

@@ -14,6 +14,7 @@ from scratchmeta.checkpoint import Run, State
 from scratchmeta.config import (
     MAML,
     MLP,
+    NTM,
     Config,
     FullContext,
     Koch,
@@ -56,6 +57,11 @@ def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
     options = config.dataset
     if config.data == "sinusoids":
         return Splits(*(data.Sinusoids() for _ in Splits._fields))
+    if config.data == "copy":
+        return Splits(*(data.Copy(options.bits, options.lengths) for _ in Splits._fields))
+    if config.data == "recall":
+        made = data.Recall(options.bits, options.vectors, options.lengths)
+        return Splits(*(made for _ in Splits._fields))
     if config.data == "glyphs":
         return Splits(
             *(
@@ -80,6 +86,18 @@ def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
         data.Omniglot(root, names[0], options.image_size, options.rotations, options.jitter),
         *(data.Omniglot(root, name, options.image_size, turns) for name in names[1:]),
     )
+
+
+def of_length(dataset: Any, length: int | None) -> Any:
+    """A dataset of sequences with sequences of this length only; None leaves it as it is.
+
+    Raises ValueError for a dataset that has no lengths.
+    """
+    if length is None:
+        return dataset
+    if not hasattr(dataset, "of_length"):
+        raise ValueError(f"length: wanted data with sequences of several lengths, got {dataset!r}")
+    return dataset.of_length(length)
 
 
 def _root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
@@ -132,6 +150,9 @@ def algorithm(config: Config, **changes: Any) -> Any:
 
 def _sizes(config: Config) -> dict[str, int]:
     """What an algorithm has to know of its network's features, or of its data."""
+    if isinstance(config.method, NTM):
+        inputs, outputs = splits(config).train.channels
+        return {"inputs": inputs, "outputs": outputs}
     if isinstance(config.method, LSTMBaseline):
         return {"image_size": config.dataset.image_size, "ways": config.training.n_way}
     if isinstance(config.method, FullContext | Siamese):

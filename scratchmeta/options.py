@@ -54,6 +54,8 @@ class EvaluateOptions:
     """Labelled examples of each class; as in training if not given."""
     n_query: int | None = None
     """Examples of each class to predict; as in the run's validation if not given."""
+    length: int | None = None
+    """Vectors in a sequence (copy), or items (recall); as in training if not given."""
     seed: int = 0
     """Decides the test episodes."""
     checkpoint: Literal["best", "last"] = "best"
@@ -63,7 +65,7 @@ class EvaluateOptions:
     backend: Backend = "numpy"
     """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
     json: bool = False
-    """Print one JSON object: accuracy or mse, ci95, episodes, n_way, k_shot."""
+    """Print one JSON object: accuracy, mse or bit_errors, ci95, episodes, n_way, k_shot."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ class PlotOptions:
     """The run's folder; episode.png and learning.png are written into it."""
     episode: int = 0
     """Number of the test episode."""
+    length: int | None = None
+    """Vectors in its sequence (copy), or items (recall); as in training if not given."""
     data_dir: Path | None = None
     """Where the data lies, if not where it lay in training (or SCRATCHMETA_DATA)."""
 

@@ -11,7 +11,7 @@ from scratchmeta import episodes
 from scratchmeta.analysis.taylor import Expansion
 from scratchmeta.checkpoint import Run
 from scratchmeta.evaluation import TEST
-from scratchmeta.experiment import Saved, algorithm
+from scratchmeta.experiment import Saved, algorithm, of_length
 from scratchmeta.tree import to_backend, to_numpy
 
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
@@ -19,15 +19,18 @@ QUERIES = 8  # drawn of each class
 WAYS = 10  # classes drawn
 
 
-def episode(run: Saved, path: Path, number: int = 0) -> Path:
+def episode(run: Saved, path: Path, number: int = 0, length: int | None = None) -> Path:
     """Draws the test episode `number` with the run's predictions, as PNG; returns the path.
 
     Images: a row for each class, first its support, then queries, framed green where the prediction
     is right, red with the predicted class where it is wrong. Regression: the wave, the support
-    points, and the prediction after each number of inner steps.
+    points, and the prediction after each number of inner steps. Sequences, of `length` if that is
+    given: inputs, the answer and what was answered, and where the memory was read and written.
     """
-    batch = episodes.sample(run.splits.test, *run.config.training.test_shape, index=TEST + number)
-    figure = _images(run, batch) if batch.query_y.dtype.kind == "i" else _wave(run, batch)
+    dataset = of_length(run.splits.test, length)
+    batch = episodes.sample(dataset, *run.config.training.test_shape, index=TEST + number)
+    draw = {"i": _images, "f": _wave, "b": _sequence}[batch.query_y.dtype.kind]
+    figure = draw(run, batch)
     figure.savefig(path, dpi=120)
     return path
 
@@ -86,6 +89,39 @@ def _wave(run: Saved, batch: episodes.Episode) -> Figure:
         axis.plot(x, y, "--" if steps == 0 else "-", label=f"after {steps} inner steps")
     axis.set(xlabel="x", ylabel="y", title=f"{run.config.algorithm} on {run.config.data}")
     axis.legend()
+    return figure
+
+
+def _sequence(run: Saved, batch: episodes.Episode) -> Figure:
+    """Figures 4 and 6 of Graves et al.: steps from left to right, one panel below the other."""
+    seen = to_backend(batch)
+    answered = to_numpy(run.algorithm.predict(run.params, seen))[0]
+    weights = to_numpy(run.algorithm.weights(run.params, seen))[0]  # (S, 2 heads, rows)
+    inputs = np.concatenate([batch.support_x[0], batch.query_x[0]])
+    shown = len(batch.support_x[0])
+
+    def asked(y):
+        return np.concatenate([np.full((shown, y.shape[-1]), np.nan), y])
+
+    n = weights.shape[1] // 2
+    panels = {
+        "inputs": inputs,
+        "answer": asked(batch.query_y[0]),
+        "answered": asked(answered),
+        **{f"write {h + 1}": weights[:, n + h] for h in range(n)},
+        **{f"read {h + 1}": weights[:, h] for h in range(n)},
+    }
+    heights = [max(8, min(24, panel.shape[1])) for panel in panels.values()]
+    figure = Figure(figsize=(max(5, 0.12 * len(inputs) + 2), 0.09 * sum(heights) + 1))
+    figure.set_layout_engine("constrained")
+    errors = int(((answered > 0.5) != batch.query_y[0]).sum())
+    figure.suptitle(f"{run.config.algorithm} on {run.config.data}: {errors} bits wrong")
+    axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
+    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
+        axis.imshow(panel.T, cmap="magma", vmin=0, vmax=1, aspect="auto", interpolation="none")
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        axis.set_yticks([])
+    axes[-1].set_xlabel("step")
     return figure
 
 

@@ -13,9 +13,11 @@ from scratchmeta.config import (
     MAML,
     MANN,
     MLP,
+    NTM,
     SECTIONS,
     Config,
     Conv4,
+    Copy,
     FullContext,
     Glyphs,
     Koch,
@@ -26,6 +28,7 @@ from scratchmeta.config import (
     NoNetwork,
     Omniglot,
     Prototypical,
+    Recall,
     Relation,
     Reptile,
     Siamese,
@@ -329,6 +332,27 @@ _METANET["omniglot", "author-code"] = _METANET["omniglot", "paper"] | {
     "method": MetaNet(first_order=True)
 }
 
+# One sequence a task. Graves et al. do not say how many they trained on.
+_NTM_QUICK = Training(
+    n_way=1, n_query=1, test_query=1, tasks=16, steps=4000, clip_norm=10.0, validate_every=500
+)
+_NTM_PAPER = replace(
+    _NTM_QUICK, tasks=1, optimizer="rmsprop", lr=1e-4, clip_norm=0.0, clip_value=10.0,
+    steps=1_000_000, validate_every=10_000,
+)  # fmt: skip
+_NTM = {
+    ("copy", "quick"): _of(NTM("feed-forward"), Copy(lengths=(1, 10)), NoNetwork(), _NTM_QUICK),
+    ("copy", "paper"): _of(NTM(memory="learned"), Copy(), NoNetwork(), _NTM_PAPER),
+    ("recall", "quick"): _of(NTM(), Recall(), NoNetwork(), replace(_NTM_QUICK, steps=20_000)),
+    ("recall", "paper"): _of(NTM(memory="learned"), Recall(), NoNetwork(), _NTM_PAPER),
+}
+_NTM["copy", "paper-feed-forward"] = _NTM["copy", "paper"] | {
+    "method": NTM("feed-forward", memory="learned")
+}
+_NTM["recall", "paper-feed-forward"] = _NTM["recall", "paper"] | {
+    "method": NTM("feed-forward", units=256, heads=4, memory="learned")
+}
+
 PRESETS: dict[str, dict[tuple[str, str], dict]] = {
     "siamese": _SIAMESE,
     "matching": _MATCHING,
@@ -338,6 +362,7 @@ PRESETS: dict[str, dict[tuple[str, str], dict]] = {
     },
     "relation": _RELATION,
     "prototypical": _PROTOTYPICAL,
+    "ntm": _NTM,
     "mann": _MANN,
     "lstm": _LSTM,
     "metanet": _METANET,

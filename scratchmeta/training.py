@@ -127,7 +127,7 @@ def train(
 # --- one step -----------------------------------------------------------------------------------
 
 
-def start(algorithm: Any, settings: Training) -> tuple[optim.Adam | optim.SGD, State]:
+def start(algorithm: Any, settings: Training) -> tuple[Any, State]:
     """The optimizer with its schedule as `settings` have them, and the state before step 1."""
     lr: Any = settings.lr
     if settings.halve_every:
@@ -136,6 +136,8 @@ def start(algorithm: Any, settings: Training) -> tuple[optim.Adam | optim.SGD, S
         lr = optim.linear_decay(lr, settings.steps)
     if settings.optimizer == "adam":
         optimizer = optim.Adam(lr, weight_decay=settings.weight_decay)
+    elif settings.optimizer == "rmsprop":
+        optimizer = optim.RMSProp(lr)
     else:
         optimizer = optim.SGD(lr)
     params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))

@@ -9,6 +9,7 @@ from scratchmeta import nn, ops
 from scratchmeta.algorithms import (
     MAML,
     MANN,
+    NTM,
     FullContext,
     LSTMBaseline,
     Matching,
@@ -18,7 +19,7 @@ from scratchmeta.algorithms import (
     Reptile,
     Siamese,
 )
-from scratchmeta.cases import float64, images, slow_and_fast
+from scratchmeta.cases import bits, float64, images, slow_and_fast
 
 
 def _with_images(algorithm, rng, **sizes):
@@ -59,6 +60,14 @@ def _metanet(n_fast, **options):
     return instance
 
 
+def _ntm(**options):
+    def instance(rng):
+        algorithm = NTM(3, 2, units=4, rows=5, width=3, **options)
+        return algorithm, float64(algorithm.init(rng), rng), bits(rng)
+
+    return instance
+
+
 # The part of a name before the comma is the algorithm's in REGISTRY.
 INSTANCES = {
     "siamese": _smooth(Siamese, 3, n_features=3),
@@ -79,6 +88,8 @@ INSTANCES = {
     "reptile": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2, inner_optimizer="sgd"),
     "reptile, Adam": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2),
     "reptile, one by one": _smooth(Reptile, 2, eval_inner_steps=2, one_by_one=True),
+    "ntm": _ntm(),
+    "ntm, feed-forward": _ntm(controller="feed-forward", heads=2, memory="learned"),
     "mann": _sequential(MANN, rows=6, width=3, heads=2),
     "mann, strings": _sequential(MANN, labels="strings", rows=6, width=3, heads=2),
     "lstm": _sequential(LSTMBaseline),

@@ -14,6 +14,7 @@ from scratchmeta.algorithms.maml import MAML
 from scratchmeta.algorithms.mann import MANN, LSTMBaseline
 from scratchmeta.algorithms.matching import FullContext, Matching
 from scratchmeta.algorithms.metanet import MetaNet
+from scratchmeta.algorithms.ntm import NTM
 from scratchmeta.algorithms.prototypical import Prototypical
 from scratchmeta.algorithms.relation import Relation
 from scratchmeta.algorithms.reptile import Reptile
@@ -34,6 +35,7 @@ REGISTRY: dict[str, Entry] = {
     "matching-fce": Entry(FullContext, "Vinyals et al. 2016, appendix A", "metric"),
     "relation": Entry(Relation, "Sung et al. 2018", "metric"),
     "prototypical": Entry(Prototypical, "Snell, Swersky & Zemel 2017", "metric"),
+    "ntm": Entry(NTM, "Graves, Wayne & Danihelka 2014", "model"),
     "mann": Entry(MANN, "Santoro et al. 2016", "model"),
     "lstm": Entry(LSTMBaseline, "Santoro et al. 2016, the baseline", "model"),
     "metanet": Entry(MetaNet, "Munkhdalai & Yu 2017", "model"),
@@ -45,6 +47,7 @@ REGISTRY: dict[str, Entry] = {
 __all__ = [
     "MAML",
     "MANN",
+    "NTM",
     "REGISTRY",
     "Entry",
     "FullContext",

@@ -1,5 +1,6 @@
-"""Where tasks come from: handwritten characters, generated ones, photographs, sine waves."""
+"""Where tasks come from: handwritten characters, generated ones, photographs, sine waves, bits."""
 
+from scratchmeta.data.algorithmic import Copy, Recall
 from scratchmeta.data.archive import DataError
 from scratchmeta.data.glyphs import Glyphs
 from scratchmeta.data.images import ImageDataset
@@ -9,11 +10,13 @@ from scratchmeta.data.sequences import Shuffled
 from scratchmeta.data.sinusoids import Sinusoids
 
 __all__ = [
+    "Copy",
     "DataError",
     "Glyphs",
     "ImageDataset",
     "MiniImageNet",
     "Omniglot",
+    "Recall",
     "Shuffled",
     "Sinusoids",
 ]
