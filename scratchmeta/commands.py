@@ -26,7 +26,8 @@ from scratchmeta import (
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.config import Config
-from scratchmeta.data import Shuffled
+from scratchmeta.data import Shuffled, WithinAlphabet, one_shot_runs
+from scratchmeta.data.one_shot_runs import WAYS
 from scratchmeta.kernels import memory
 from scratchmeta.options import (
     BenchOptions,
@@ -182,9 +183,14 @@ def evaluate(argv: Sequence[str]) -> int:
     options = parse(EvaluateOptions, argv, "evaluate", default)
     with backend.use(options.backend):
         run = experiment.saved(options.run, options.checkpoint, options.data_dir)
-        found = _evaluate(run, options)
+        found = _one_shot_runs(run, options) if options.one_shot_runs else _evaluate(run, options)
     if options.json:
         print(json.dumps(found))
+        return 0
+    if options.one_shot_runs:
+        print(f"{run.config.algorithm} on {run.config.data}, one-shot runs of {WAYS} ways")
+        print(f"  error rate {found['error_rate']:.2%} of {found['trials']} trials")
+        print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
         return 0
     n_way, k_shot, n = found["n_way"], found["k_shot"], found["episodes"]
     what = f"{run.config.algorithm} on {run.config.data}"
@@ -195,7 +201,8 @@ def evaluate(argv: Sequence[str]) -> int:
         print(f"  bit errors {found['bit_errors']:.4f} ± {found['ci95']:.4f} (95 % interval)")
         print(f"  of {found['bits']:.1f} bits a sequence; chance {found['chance']:.1f}")
         return 0
-    print(f"{what}, {n_way}-way {k_shot}-shot, {n} test episodes")
+    within = " within an alphabet" if options.within_alphabet else ""
+    print(f"{what}, {n_way}-way {k_shot}-shot, {n} test episodes{within}")
     if "mse" in found:
         print(f"  mean squared error {found['mse']:.4f} ± {found['ci95']:.4f} (95 % interval)")
         for step, mse in enumerate(found["mse_by_step"]):
@@ -204,6 +211,8 @@ def evaluate(argv: Sequence[str]) -> int:
         print(f"  accuracy {found['accuracy']:.2%} ± {found['ci95']:.2%} (95 % interval)")
         print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
         print(f"  chance {found['chance']:.2%}")
+    if "verification" in found:
+        print(f"  same or different, pairs of one alphabet {found['verification']:.2%}")
     for number, accuracy in enumerate(found.get("by_instance", []), 1):
         print(f"  in sequences, image {number:2} of a class {accuracy:.2%}")
     return 0
@@ -217,6 +226,10 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
     n_query = n_query if options.n_query is None else options.n_query
     experiment.refuse_other_ways(run.config, n_way)
     dataset = experiment.of_length(run.splits.test, options.length)
+    if options.within_alphabet:
+        if not hasattr(dataset, "alphabets"):
+            raise UsageError(f"{options.run}: --within-alphabet wants characters, not {dataset}")
+        dataset = WithinAlphabet(dataset)
 
     def on_test(algorithm: Any, progress: bool = False) -> evaluation.Evaluation:
         return evaluation.evaluate(
@@ -235,6 +248,11 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
     if result.measure == "accuracy":
         baseline = on_test(evaluation.NearestNeighbour()).value
         found = {**result.as_dict(), "chance": 1 / n_way, "nearest_neighbour": baseline}
+        found["within_alphabet"] = options.within_alphabet
+        if hasattr(run.algorithm, "verification_accuracy"):
+            found["verification"] = evaluation.verification(
+                run.algorithm, run.params, run.splits.test, 10 * options.episodes, options.seed
+            )
         if hasattr(run.algorithm, "instance_accuracy"):
             sequences = Shuffled(run.splits.test, run.config.method.labels)
             found["by_instance"] = evaluation.by_instance(
@@ -250,6 +268,28 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
         for steps in range(run.config.method.eval_inner_steps + 1)
     )
     return {**result.as_dict(), "mse_by_step": [on_test(each).value for each in adapted]}
+
+
+def _one_shot_runs(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]:
+    """The error rate in Lake's one-shot runs, and that of the nearest neighbour on pixels."""
+    own = (options.n_way, options.k_shot, options.n_query)
+    if own != (None, None, None) or options.within_alphabet:
+        raise UsageError("--one-shot-runs has its own episodes: 20 ways, 1 shot, 1 query")
+    experiment.refuse_other_ways(run.config, WAYS)
+    shape = getattr(run.splits.test, "image_shape", (None,))
+    if shape[-1] != 1:
+        raise UsageError(f"{options.run}: --one-shot-runs wants a run on grey images of characters")
+    runs = one_shot_runs.read(options.one_shot_runs, shape[0])
+    errors = evaluation.one_shot_errors(run.algorithm, run.params, runs)
+    nearest = evaluation.one_shot_errors(evaluation.NearestNeighbour(), None, runs)
+    return {
+        "error_rate": errors.mean(),
+        "trials": runs.answers.size,
+        "n_way": WAYS,
+        "k_shot": 1,
+        "error_rate_by_run": errors.tolist(),
+        "nearest_neighbour": nearest.mean(),
+    }
 
 
 # --- check, bench -------------------------------------------------------------------------------

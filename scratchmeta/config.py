@@ -158,6 +158,8 @@ class SlowFast:
 class Siamese:
     """Siamese networks."""
 
+    pairs: Literal["episode", "drawn"] = "episode"
+    """Train on all pairs of an episode, or on drawn ones, a pair in each task with 1 way (Koch)."""
     batch_norm: Literal["transductive", "support", "running"] = "transductive"
     """Batch-norm by the statistics of the episode, of its support, or of training episodes."""
 
@@ -354,6 +356,8 @@ class Omniglot:
     """Quarter turns: none, as classes, drawn for each class of an episode, or once for all."""
     jitter: bool = False
     """Turn and shift every training image a little (MANN)."""
+    affine: bool = False
+    """Turn, shear, scale and shift every training image a little (Koch)."""
 
     def __post_init__(self) -> None:
         _at_least(self, 16, "image_size")

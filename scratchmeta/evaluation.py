@@ -17,6 +17,8 @@ import numpy as np
 
 from scratchmeta import episodes
 from scratchmeta.config import Training
+from scratchmeta.data import Pairs
+from scratchmeta.data.one_shot_runs import OneShotRuns
 from scratchmeta.episodes import Episode
 from scratchmeta.episodes import sample as _sample
 from scratchmeta.progress import Progress
@@ -111,6 +113,28 @@ def by_instance(
         batch = _sample(dataset, n_way, 1, 9, tasks, seed, TEST + start)
         found.append(algorithm.instance_accuracy(params, to_backend(batch)))
     return np.mean(found, axis=0).tolist()
+
+
+def verification(algorithm: Any, params: Any, dataset: Any, pairs: int, seed: int = 0) -> float:
+    """The share of `pairs` judged rightly to show one character or two of one alphabet.
+
+    `algorithm` has `verification_accuracy`; half the pairs show the same character.
+    """
+    found, size, tasks = [], 100, Pairs(dataset)
+    for start in range(0, pairs, size):
+        batch = _sample(tasks, min(size, pairs - start), 1, 1, seed=seed, index=TEST + start)
+        right = algorithm.verification_accuracy(params, to_backend(batch))
+        found.append(right * batch.support_y.size)
+    return float(sum(found)) / pairs
+
+
+def one_shot_errors(algorithm: Any, params: Any, runs: OneShotRuns) -> np.ndarray:
+    """The share of errors in each of Lake's one-shot runs: (R,)."""
+    tasks, ways = runs.answers.shape
+    training, test = (x * np.float32(1 / 255) for x in (runs.training, runs.test))
+    batch = Episode(training, np.tile(np.arange(ways), (tasks, 1)), test, runs.answers)
+    predicted = to_numpy(algorithm.predict(params, to_backend(batch)))
+    return 1 - _measure(predicted, runs.answers)[1]
 
 
 def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) -> Any:

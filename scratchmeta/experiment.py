@@ -44,12 +44,14 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`, and mini-ImageNet likewise;
     None is SCRATCHMETA_DATA's.
     In Lake's split only training characters are turned, in Vinyals' all. Algorithms that read
-    sequences train on `Shuffled` ones.
+    sequences train on `Shuffled` ones, Siamese networks on `Pairs` if theirs are drawn.
     Raises ValueError when a folder is needed and none was given.
     """
     found = _splits(config, data_dir)
     if isinstance(config.method, LSTMBaseline):
         found = found._replace(train=data.Shuffled(found.train, config.method.labels))
+    if isinstance(config.method, Siamese) and config.method.pairs == "drawn":
+        found = found._replace(train=data.Pairs(found.train))
     return found
 
 
@@ -83,7 +85,14 @@ def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
     else:  # Vinyals et al. test on turned characters too
         names, turns = ("train", "val", "test"), options.rotations
     return Splits(
-        data.Omniglot(root, names[0], options.image_size, options.rotations, options.jitter),
+        data.Omniglot(
+            root,
+            names[0],
+            options.image_size,
+            options.rotations,
+            options.jitter,
+            options.affine,
+        ),
         *(data.Omniglot(root, name, options.image_size, turns) for name in names[1:]),
     )
 
@@ -140,6 +149,7 @@ def network(config: Config) -> Any:
 def algorithm(config: Config, **changes: Any) -> Any:
     """The algorithm of a configuration; `changes` override its method's options."""
     options = asdict(replace(config.method, **changes)) | _sizes(config)
+    options.pop("pairs", None)  # how training data is drawn, see splits
     if config.data == "sinusoids":
         options["loss"] = losses.mse
     made = REGISTRY[config.algorithm].algorithm

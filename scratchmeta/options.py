@@ -58,6 +58,10 @@ class EvaluateOptions:
     """Vectors in a sequence (copy), or items (recall); as in training if not given."""
     seed: int = 0
     """Decides the test episodes."""
+    within_alphabet: bool = False
+    """Classes of one alphabet, each shot by one drawer (the design of Lake's one-shot runs)."""
+    one_shot_runs: Path | None = None
+    """Lake's one-shot runs, all_runs.zip or its folder, in place of episodes: 20-way 1-shot."""
     checkpoint: Literal["best", "last"] = "best"
     """The best by validation, or the last."""
     data_dir: Path | None = None
@@ -65,7 +69,7 @@ class EvaluateOptions:
     backend: Backend = "numpy"
     """NumPy on the CPU or CuPy on a GPU (or SCRATCHMETA_BACKEND)."""
     json: bool = False
-    """Print one JSON object: accuracy, mse or bit_errors, ci95, episodes, n_way, k_shot."""
+    """Print one JSON object: accuracy, mse, bit_errors or error_rate, ci95, episodes, ..."""
 
 
 @dataclass(frozen=True)

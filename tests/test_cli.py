@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_data_one_shot_runs import official, zipped
 
 from scratchmeta import __version__, backend, experiment, presets
 from scratchmeta.algorithms import REGISTRY
@@ -270,6 +271,63 @@ def test_mini_imagenet_from_photographs_to_picture(name, tmp_path, monkeypatch, 
     with Image.open("run/episode.png") as picture:
         colours = picture.convert("RGB").getcolors(1 << 20)
     assert len(colours) > 2000  # the photographs' own
+
+
+def test_siamese_networks_verify_and_classify_within_alphabets(
+    glyph_cache, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", glyph_cache)
+    small = ["--image-size", "16", "--channels", "4", "--steps", "2", "--validate-every", "2"]
+    small += ["--validation-episodes", "2"]
+    for name in ("siamese", "prototypical"):
+        assert main(["train", name, *small, "--out", name]) == 0
+    assert main(["train", "siamese", *small, "--pairs", "drawn", "--out", "pairs"]) == 0
+    capsys.readouterr()
+    asked = ["--episodes", "20", "--n-way", "14", "--n-query", "1", "--within-alphabet"]
+    for name in ("siamese", "prototypical", "pairs"):
+        assert main(["evaluate", name, *asked, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["within_alphabet"]
+        assert found["n_way"] == 14
+        assert ("verification" in found) == (name != "prototypical")
+    assert 0.3 < found["verification"] < 1
+    assert main(["evaluate", "siamese", *asked]) == 0
+    text = capsys.readouterr().out
+    assert "14-way 1-shot, 20 test episodes within an alphabet" in text
+    assert re.search(r"same or different, pairs of one alphabet \d\d\.\d\d%", text)
+    error = refused(capsys, "evaluate", "siamese", "--within-alphabet", "--n-way", "60")
+    assert re.match(r"n_way: at most the \d\d classes of WithinAlphabet", error)
+
+
+def test_lakes_one_shot_runs(glyph_cache, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", glyph_cache)
+    archive = str(zipped(tmp_path / "all_runs.zip", official()))
+    loop = ["--steps", "2", "--validate-every", "2", "--validation-episodes", "2"]
+    small = ["--image-size", "28", "--channels", "2", "--n-way", "5", "--n-query", "2"]
+    for name in ("siamese", "maml"):
+        assert main(["train", name, *small, *loop, "--out", name]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "siamese", "--one-shot-runs", archive, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["trials"], found["n_way"], found["k_shot"]) == (400, 20, 1)
+    assert len(found["error_rate_by_run"]) == 20
+    assert found["error_rate"] == pytest.approx(np.mean(found["error_rate_by_run"]))
+    assert found["nearest_neighbour"] < 0.01  # the ink of a class is in nearly the same place
+    assert main(["evaluate", "siamese", "--one-shot-runs", archive]) == 0
+    assert f"error rate {found['error_rate']:.2%} of 400 trials" in capsys.readouterr().out
+
+    error = refused(capsys, "evaluate", "maml", "--one-shot-runs", archive)
+    assert re.match(r"n_way: .* one output for each of 5 classes, got 20", error)
+    error = refused(capsys, "evaluate", "siamese", "--one-shot-runs", archive, "--n-way", "5")
+    assert error == "--one-shot-runs has its own episodes: 20 ways, 1 shot, 1 query"
+    error = refused(capsys, "evaluate", "siamese", "--one-shot-runs", "nothing.zip")
+    assert error == "nothing.zip: no such archive or folder"
+    assert main([*WAVES, "--out", "waves"]) == 0
+    capsys.readouterr()
+    error = refused(capsys, "evaluate", "waves", "--one-shot-runs", archive)
+    assert error == "waves: --one-shot-runs wants a run on grey images of characters"
+    error = refused(capsys, "evaluate", "waves", "--within-alphabet")
+    assert error.startswith("waves: --within-alphabet wants characters, not Sinusoids")
 
 
 def test_runs_without_a_name_are_numbered(capsys, tmp_path):

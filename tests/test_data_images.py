@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchmeta.data import ImageDataset
-from scratchmeta.data.images import affine, below, distinct, jittered
+from scratchmeta.data.images import affine, below, distinct, distorted, jittered
 
 C, D, H = 6, 4, 5
 
@@ -184,6 +184,33 @@ def test_jitter_stays_within_its_bounds():
     assert rise.min() < -0.9 * limit
 
 
+def test_distortions_are_scale_shear_rotation_and_shift_each_half_of_the_time():
+    """Against the matrices of Koch et al. multiplied out and inverted, and a loop over pixels."""
+    rng, side = np.random.default_rng(4), 21
+    u, used = rng.random((40, 7)), rng.random((40, 7))
+    images = rng.integers(0, 256, (40, side, side, 1), dtype=np.uint8)
+    got = distorted(images.reshape(4, 10, side, side, 1), Replay(u, used)).reshape(images.shape)
+    for n in range(6):
+        v = [2 * a - 1 if b < 0.5 else 0.0 for a, b in zip(u[n], used[n], strict=True)]
+        θ = math.radians(10) * v[0]
+        rotation = np.array([[math.cos(θ), -math.sin(θ)], [math.sin(θ), math.cos(θ)]])
+        shear = np.array([[1, 0.3 * v[1]], [0.3 * v[2], 1]])
+        scale = np.diag([1 + 0.2 * v[3], 1 + 0.2 * v[4]])
+        back = np.linalg.inv(rotation @ shear @ scale)
+        wanted = bilinear(images[n, ..., 0].astype(float), back, [2 / 5 * v[5], 2 / 5 * v[6]])
+        assert np.abs(got[n, ..., 0] - wanted).max() <= 0.5 + 1e-2
+    still = distorted(images, Replay(u, np.ones((40, 7))))
+    np.testing.assert_array_equal(still, images)
+
+
+def test_distortions_are_drawn_for_every_image():
+    data = dataset(affine=True)
+    x, _ = data.draw(np.random.default_rng(0), 2, 3, 2)
+    plain, _ = dataset().draw(np.random.default_rng(0), 2, 3, 2)
+    moved = (x != plain).any((3, 4, 5))
+    assert moved.sum() > 9  # one in 128 stays as it is
+
+
 def test_an_unknown_rotation_is_named():
     with pytest.raises(ValueError, match=r"rotations: one of none, .* wanted, got 'tilted'"):
         dataset(rotations="tilted")
@@ -191,5 +218,6 @@ def test_an_unknown_rotation_is_named():
 
 def test_repr_says_what_is_in_it():
     assert repr(dataset(rotations="classes")) == (
-        "ImageDataset(24 classes × 4 drawings, 5×5×1, rotations='classes', jitter=False)"
+        "ImageDataset(24 classes × 4 drawings, 5×5×1, rotations='classes', jitter=False, "
+        "affine=False)"
     )

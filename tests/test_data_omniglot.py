@@ -157,7 +157,7 @@ def test_what_is_read_once_comes_from_the_cache(root, monkeypatch):
     first = Omniglot(root, split="train")
     with monkeypatch.context() as patch:
         patch.setattr(omniglot, "members", None)
-        patch.setattr(omniglot, "_resized", None)
+        patch.setattr(omniglot, "resized", None)
         again = Omniglot(root, split="train")
         assert again.names == first.names
         np.testing.assert_array_equal(again.images, first.images)
@@ -293,7 +293,7 @@ def test_no_byte_of_a_picture_can_be_changed_into_another_kind_of_error():
     for place in range(len(whole)):
         changed = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
         try:
-            assert omniglot._ink(changed, "x.png").shape == (105, 14)
+            assert omniglot.bits_of(changed, "x.png").shape == (105, 14)
         except DataError:
             refused += 1
     assert refused > 0.8 * len(whole)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import experiment, nn, ops, presets
+from scratchmeta import experiment, nn, ops, presets, tree
 from scratchmeta.algorithms import FullContext, Matching, Relation, siamese
 from scratchmeta.algorithms.relation import class_maps, embedding
 from scratchmeta.cases import float64, images
+from scratchmeta.episodes import Episode
 
 METRIC_BASED = ("siamese", "matching", "matching-fce", "relation", "prototypical")
 
@@ -55,6 +56,24 @@ def test_siamese():
             likelihoods = np.exp([np.mean(z) for z in by_class])
             np.testing.assert_allclose(predicted[t, q], np.log(likelihoods / sum(likelihoods)))
         np.testing.assert_allclose(task_losses[t], (np.mean(same) + np.mean(different)) / 2)
+
+
+def test_siamese_pairs_one_by_one():
+    """Tasks of one pair each have Koch's loss, of one kind or the other."""
+    algorithm, params, episodes = instance("siamese")
+    first, second = (x.reshape(-1, 1, *x.shape[2:]) for x in (episodes.support_x, episodes.query_x))
+    y = np.array([1, 0, 0, 1, 1, 0, 1, 0])[:, None]
+    pairs = Episode(first, np.ones_like(y), second, y)
+    task_losses = algorithm.task_losses(params, pairs)
+    z = algorithm.pair_logits(params, first[:, 0], second[:, 0], "transductive")
+    right = 0
+    for i in range(8):
+        f, g = (algorithm.network(params["network"], x[i][None])[0, 0] for x in (first, second))
+        p = sigmoid(sum(params["alpha"] * np.abs(f - g)) + params["bias"])
+        np.testing.assert_allclose(sigmoid(z[i]), p)
+        np.testing.assert_allclose(task_losses[i], -np.log(p if y[i, 0] else 1 - p))
+        right += (p > 0.5) == (y[i, 0] == 1)
+    assert algorithm.verification_accuracy(params, pairs) == right / 8
 
 
 def test_matching():
@@ -220,7 +239,8 @@ def test_relation_has_the_authors_size_on_mini_imagenet():
 
 def test_kochs_network_has_the_papers_sizes():
     network = siamese.koch_network()
-    params = network.init(np.random.default_rng(0))
+    whole = siamese.Siamese(network, siamese.KOCH_FEATURES).init(np.random.default_rng(0))
+    params = whole["network"]
     shapes = {name: p["weight"].shape for name, p in params.items()}
     assert shapes == {
         "conv1": (10, 10, 1, 64),
@@ -229,6 +249,8 @@ def test_kochs_network_has_the_papers_sizes():
         "conv4": (4, 4, 128, 256),
         "linear": (9216, 4096),
     }
+    # the published number of parameters, with the α and the bias of the last layer
+    assert sum(p.size for p in tree.flatten(whole)[0]) == 38_951_745
     x = np.zeros((1, 1, 105, 105, 1), np.float32)
     assert network(params, x).shape == (1, 1, siamese.KOCH_FEATURES)
 

@@ -1,22 +1,32 @@
 """Convolutional Siamese networks (Koch, Zemel & Salakhutdinov, ICML deep learning workshop 2015).
 
-A network learns to say whether two images show the same character; a query then belongs to the
-class whose support image it most likely shares.
+A network learns verification, to say whether two images show the same character; a query then
+belongs to the class whose support image it most likely shares.
 
-    sec. 3.1  p = σ(Σ_j α_j |h_1j − h_2j|)                            Siamese.logits
+    sec. 3.1  p = σ(Σ_j α_j |h_1j − h_2j|)                            Siamese.logits, pair_logits
     sec. 3.2  L = −y log p − (1 − y) log(1 − p)                       Siamese.task_losses
+    sec. 3.2  affine distortions                                      data.images.distorted
+    sec. 4.2  pairs, verification accuracy                data.Pairs, Siamese.verification_accuracy
     sec. 4.3  C* = argmax_c p^(c)                                     Siamese.log_probabilities
 
-The pairs of an episode are all its queries with all its support images, of which 1 in N shows the
-same character. Both kinds weigh the same, as if as many had been drawn of either.
+The loss of a task is that of a pair of its support and its queries, which is of either kind with
+probability 1/2. A task of `data.Pairs` with one way is one pair, and 128 of them the paper's
+minibatch (preset `paper`). Of an ordinary episode all pairs count at once, 1 in N of which show the
+same character (preset `quick`): from as many embeddings it learns faster (after 300 steps on
+Omniglot 91 % of 5-way episodes right, not 86), and on the episodes of the other algorithms.
 
 Differs from the paper
     σ has a bias: distances are not negative, so with weights of one sign p would stay on one side
-    of 1/2. Support and query together are a sample of pairs within and between alphabets; the paper
-    draws pairs uniformly over alphabets. With several shots the logits of a class are averaged.
-    log p(y = k | x) is the log-softmax of the logits: the same choice as by the largest p. Adam
-    takes the place of the layer-wise momentum schedule found by Bayesian optimisation. `quick` has
-    the four-block network with batch-norm, which the paper's network has not.
+    of 1/2. (The usual count of the network's parameters, 38,951,745, has it too.) Both characters
+    of a different pair are of one alphabet, of which the paper says only that all are represented
+    alike. Lake's split, 25 alphabets for training, 5 for validation and 20 for testing, not 30, 10
+    and 10, and all 20 drawers in each. Adam, with a rate that falls like the paper's by a factor of
+    0.99 an epoch, without L2: rates, momenta and L2 weights were fitted for each layer and are not
+    published. (`--optimizer sgd` and `--weight-decay` are offered, one for all layers; momentum is
+    not.) Weights start as in the rest of the library.
+    With several shots the logits of a class are averaged. log p(y = k | x) is the log-softmax of
+    the logits: the same choice as by the largest p. `quick` has the four-block network with
+    batch-norm, which the paper's network has not.
 
 Differs from the post
     The loss there, as in the paper, lacks its minus sign. The distance is a vector, weighted by
@@ -73,17 +83,28 @@ class Siamese(MetricLearner):
         self.n_features = n_features
 
     def init(self, rng: np.random.Generator) -> Tree:
-        """New parameters {network, alpha, bias}; α starts at −1 / D: far apart is not the same."""
-        alpha = np.full(self.n_features, -1 / self.n_features, np.float32)
-        bias = np.zeros((), np.float32)
+        """New parameters {network, alpha, bias}.
+
+        α starts at −8 / D and the bias at 4: far apart is not the same, and the logit is 4 for
+        equal features, −4 for those that differ by 1 on average.
+        """
+        alpha = np.full(self.n_features, -8 / self.n_features, np.float32)
+        bias = np.full((), 4.0, np.float32)
         return {
             **super().init(rng),
             "alpha": backend.asarray(alpha),
             "bias": backend.asarray(bias),
         }
 
+    def pair_logits(self, params: Tree, first: Any, second: Any, batch_norm: nn.Policy) -> Any:
+        """Σ_j α_j |h_1j − h_2j| + b of pairs of images: (P, ...) and (P, ...) -> (P,)."""
+        h = nn.embed(self.network, params["network"], first[None], second[None], batch_norm)
+        h1, h2 = (ops.reshape(x, (-1, 1, self.n_features)) for x in h)  # (P, 1, D)
+        distance = ops.pairwise_distance(h1, h2, "cityblock", params["alpha"])  # (P, 1, 1)
+        return ops.reshape(distance, (-1,)) + params["bias"]
+
     def logits(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
-        """Σ_j α_j |h_1j − h_2j| + b of every query with every support image: (T, N·Q, N·K)."""
+        """Those of every query with every support image: (T, N·Q, N·K)."""
         support, query = self.embed(params, episodes, batch_norm)
         distance = ops.pairwise_distance(query, support, "cityblock", params["alpha"])
         return distance + params["bias"]
@@ -95,11 +116,21 @@ class Siamese(MetricLearner):
         y = same.astype(z.dtype)
         losses = ops.softplus(z) - y * z
         share = y.mean(axis=(-2, -1), keepdims=True)
-        weight = y / (2 * share) + (1 - y) / (2 * (1 - share))
-        return ops.mean(weight * losses, axis=(-2, -1))
+        kinds = (share > 0).astype(y.dtype) + (share < 1)  # one kind alone weighs all
+        xp, least = backend.xp(y), 1 / (2 * y[0].size)
+        weight = y / xp.maximum(share, least) + (1 - y) / xp.maximum(1 - share, least)
+        return ops.mean(weight / kinds * losses, axis=(-2, -1))
 
     def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
         """log softmax_k of the mean logit with the images of class k: (T, N·Q, N)."""
         z = self.logits(params, episodes, batch_norm)
         member = ops.one_hot(episodes.support_y, n_way(episodes), z.dtype)  # (T, N·K, N)
         return ops.log_softmax(ops.matmul(z, member / member.sum(axis=1, keepdims=True)))
+
+    def verification_accuracy(self, params: Tree, episodes: Episode) -> float:
+        """The share of pairs whose p is on the right side of 1/2: query i with support image i."""
+        first, second = (
+            x.reshape(-1, *x.shape[2:]) for x in (episodes.support_x, episodes.query_x)
+        )
+        said = self.pair_logits(params, first, second, self.batch_norm) > 0
+        return float((said == (episodes.support_y == episodes.query_y).reshape(-1)).mean())

@@ -1,6 +1,7 @@
 """Where tasks come from: handwritten characters, generated ones, photographs, sine waves, bits."""
 
 from scratchmeta.data.algorithmic import Copy, Recall
+from scratchmeta.data.alphabets import Pairs, WithinAlphabet
 from scratchmeta.data.archive import DataError
 from scratchmeta.data.glyphs import Glyphs
 from scratchmeta.data.images import ImageDataset
@@ -16,7 +17,9 @@ __all__ = [
     "ImageDataset",
     "MiniImageNet",
     "Omniglot",
+    "Pairs",
     "Recall",
     "Shuffled",
     "Sinusoids",
+    "WithinAlphabet",
 ]

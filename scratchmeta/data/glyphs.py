@@ -54,8 +54,8 @@ class Glyphs(ImageDataset):
 
     `split` is "train" (30 alphabets), "val" (5) or "test" (10), with 14 to 26 characters in an
     alphabet. Images are `image_size` × `image_size` × 1, ink 255 on background 0, rendered at that
-    size with antialiasing. `seed` makes another world of alphabets. `rotations` and `jitter`: see
-    `ImageDataset`.
+    size with antialiasing. `seed` makes another world of alphabets. `rotations`, `jitter` and
+    `affine`: see `ImageDataset`.
 
     `attributes` (n_classes, A) float32 describes each class by what the generator made it from;
     `attribute_names` says what each column is. Lengths and places are fractions of the image's
@@ -72,6 +72,7 @@ class Glyphs(ImageDataset):
         seed: int = 0,
         rotations: str = "none",
         jitter: bool = False,
+        affine: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split: one of {', '.join(SPLITS)} wanted, got {split!r}")
@@ -82,7 +83,7 @@ class Glyphs(ImageDataset):
             hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
             lambda: _generated(SPLITS[split], image_size, seed),
         )
-        super().__init__(arrays["images"], arrays["names"].tolist(), rotations, jitter)
+        super().__init__(arrays["images"], arrays["names"].tolist(), rotations, jitter, affine)
         self.split = split
         turned = arrays["attributes"]  # (C, 4, A)
         self.attributes = (

@@ -1,5 +1,6 @@
 """Images by class and drawing, and how tasks are drawn from them: choice, quarter turns, jitter."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ class ImageDataset:
 
     `jitter` moves every drawn image a little: a rotation from U(−π/16, π/16) and a translation from
     U(−10, 10) pixels of a 105-pixel image, scaled to this one's size, along each axis (Santoro et
-    al. 2016, section 4.2).
+    al. 2016, section 4.2). `affine` distorts every drawn image (Koch et al. 2015; see `distorted`).
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ImageDataset:
         names: Sequence[str],
         rotations: str = "none",
         jitter: bool = False,
+        affine: bool = False,
     ) -> None:
         if rotations not in ROTATIONS:
             raise ValueError(f"rotations: one of {', '.join(ROTATIONS)} wanted, got {rotations!r}")
@@ -40,6 +42,7 @@ class ImageDataset:
         self.names = tuple(names)
         self.rotations = rotations
         self.jitter = jitter
+        self.affine = affine
         self.n_drawings = images.shape[1]
         self.image_shape = images.shape[2:]
 
@@ -47,6 +50,24 @@ class ImageDataset:
     def n_classes(self) -> int:
         """The number of classes a task can choose from: characters, or four times as many."""
         return len(self.names) * (4 if self.rotations == "classes" else 1)
+
+    @functools.cached_property
+    def alphabets(self) -> list[np.ndarray]:
+        """The classes of each alphabet: those whose names agree up to the last slash.
+
+        With turns as classes, an alphabet turned is another. Raises ValueError where a name has no
+        slash.
+        """
+        members: dict[str, list[int]] = {}
+        for row, name in enumerate(self.names):
+            alphabet, slash, _ = name.rpartition("/")
+            if not slash:
+                raise ValueError(f"{self}: wanted names alphabet/character, got {name!r}")
+            members.setdefault(alphabet, []).append(row)
+        rows = [np.array(found) for found in members.values()]
+        if self.rotations == "classes":
+            return [4 * found + turn for found in rows for turn in range(4)]
+        return rows
 
     def draw(
         self, rng: np.random.Generator, tasks: int, n_way: int, n: int
@@ -69,7 +90,7 @@ class ImageDataset:
     ) -> np.ndarray:
         """Look up drawings (T, N, n) of classes (T, N): uint8 (T, N, n, H, W, channels).
 
-        `rng` draws the turns and then the jitter, where the dataset has them.
+        `rng` draws the turns, then the jitter, then the distortions, where the dataset has them.
         """
         if self.rotations == "classes":
             characters, turns = np.divmod(classes, 4)
@@ -78,6 +99,8 @@ class ImageDataset:
         x = self.pixels(characters[..., None], drawings)
         if self.jitter:
             x = jittered(x, rng)
+        if self.affine:
+            x = distorted(x, rng)
         for turn in 1, 2, 3:
             chosen = turns == turn
             x[chosen] = np.rot90(x[chosen], turn, axes=(-3, -2))
@@ -98,7 +121,7 @@ class ImageDataset:
         size = "×".join(map(str, self.image_shape))
         return (
             f"{type(self).__name__}({self.n_classes} classes × {self.n_drawings} drawings, {size}, "
-            f"rotations={self.rotations!r}, jitter={self.jitter})"
+            f"rotations={self.rotations!r}, jitter={self.jitter}, affine={self.affine})"
         )
 
 
@@ -134,6 +157,25 @@ def jittered(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     rotation = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)  # (n, 2, 2)
     return affine(images, rotation, shift).reshape(shape)
+
+
+def distorted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rotate, shear, scale and shift each image (..., H, W, channels), as Koch et al. (2015) do.
+
+    Scaled by s_x, s_y in [0.8, 1.2], sheared by ρ_x, ρ_y in [−0.3, 0.3], rotated by θ in [−10°,
+    10°], shifted by t_x, t_y in [−2, 2] pixels of a 105-pixel image, scaled to this one's size.
+    Each of the seven is uniform and used with probability 1/2 (section 3.2).
+    """
+    shape = images.shape
+    images = images.reshape(-1, *shape[-3:])
+    n = len(images)
+    u = (2 * rng.random((n, 7)) - 1) * (rng.random((n, 7)) < 0.5)  # 0 where it is not used
+    θ, ρ, s, t = np.pi / 18 * u[:, 0], 0.3 * u[:, 1:3], 1 + 0.2 * u[:, 3:5], 2 / 105 * u[:, 5:]
+    # A = (R(θ) [1 ρ_x; ρ_y 1] diag(s))⁻¹ = diag(1/s) [1 −ρ_x; −ρ_y 1] / (1 − ρ_x ρ_y) R(−θ)
+    c, d = np.cos(θ), np.sin(θ)
+    a = np.stack([c + ρ[:, 0] * d, d - ρ[:, 0] * c, -ρ[:, 1] * c - d, c - ρ[:, 1] * d], -1)
+    a = a.reshape(n, 2, 2) / (1 - ρ[:, 0] * ρ[:, 1])[:, None, None] / s[..., None]
+    return affine(images, a, t * shape[-3]).reshape(shape)
 
 
 def affine(images: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class Omniglot(ImageDataset):
     neither, "background-val" (the five background alphabets that Vinyals' validation characters
     come from: 172 characters) with "background-train" (the other 25). After Vinyals et al.:
     "train", "val", "trainval", "test", from the files of that name in `root`/splits/vinyals.
-    `rotations` and `jitter`: see `ImageDataset`; Vinyals et al. use "classes".
+    `rotations`, `jitter` and `affine`: see `ImageDataset`; Vinyals et al. use "classes".
 
     Images are `image_size` × `image_size` × 1, resampled from 105 × 105 with antialiasing (Pillow's
     bilinear) unless that is asked for; ink is 255, background 0. With `download`, missing archives
@@ -66,6 +66,7 @@ class Omniglot(ImageDataset):
         image_size: int = 28,
         rotations: str = "none",
         jitter: bool = False,
+        affine: bool = False,
         download: bool = False,
     ) -> None:
         root = Path(root)
@@ -84,7 +85,7 @@ class Omniglot(ImageDataset):
             chosen = _rows(names, listed, root)
         if not chosen:
             raise DataError(f"{root}: no character of split {split!r}; partial archives?")
-        super().__init__(images[chosen], [names[row] for row in chosen], rotations, jitter)
+        super().__init__(images[chosen], [names[row] for row in chosen], rotations, jitter, affine)
         self.split = split
         self.image_shape = (image_size, image_size, 1)
 
@@ -162,7 +163,7 @@ def _stored(path: Path, part: str, size: int) -> Arrays:
     def bits() -> Arrays:
         return cached(at(SIDE), key, lambda: _decoded(path, part))
 
-    return bits() if size == SIDE else cached(at(size), key, lambda: _resized(bits(), size))
+    return bits() if size == SIDE else cached(at(size), key, lambda: resized(bits(), size))
 
 
 def _identity(path: Path) -> str:
@@ -180,7 +181,7 @@ def _decoded(path: Path, part: str) -> Arrays:
         match = pattern.fullmatch(name)
         if match is None:
             raise DataError(f"{path}: {part}/Alphabet/characterNN/NNNN_NN.png wanted, got {name!r}")
-        ink = _ink(content, f"{path}: {name}")
+        ink = bits_of(content, f"{path}: {name}")
         drawings.setdefault(match[1], []).append((int(match[2]), ink))
     for name, found in drawings.items():
         drawers = sorted(drawer for drawer, _ in found)
@@ -194,7 +195,7 @@ def _decoded(path: Path, part: str) -> Arrays:
     return {"images": np.array(images), "names": np.array(list(drawings))}
 
 
-def _ink(content: bytes, name: str) -> np.ndarray:
+def bits_of(content: bytes, name: str) -> np.ndarray:
     """Decode one PNG to bits (105, 14), 1 where there is ink."""
     Image = extra("PIL.Image")
     if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
@@ -210,7 +211,7 @@ def _ink(content: bytes, name: str) -> np.ndarray:
         raise DataError(f"{name}: damaged picture: {error}") from error
 
 
-def _resized(arrays: Arrays, size: int) -> Arrays:
+def resized(arrays: Arrays, size: int) -> Arrays:
     """Resample bits (C, 20, 105, 14) to "images" (C, 20, size, size, 1), 255 for full ink."""
     Image = extra("PIL.Image")
     bits = arrays["images"]
