@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scratchmeta import Tensor, grad, losses, nn, ops, optim, tree
-from scratchmeta.algorithms import MAML, Prototypical
+from scratchmeta.algorithms import MAML, NTM, Prototypical
 from scratchmeta.episodes import Episode
 
 torch = pytest.importorskip("torch", reason="torch, the oracle of these tests, is not installed")
@@ -137,6 +137,66 @@ def test_prototypical():
     wanted = F.cross_entropy(-d, torch.tensor(episodes.query_y[0]))
     wanted.backward()
     close(np.asarray(loss), wanted)
+    tree.map(lambda ours, theirs: close(ours, theirs.grad), g, θ)
+
+
+def torch_ntm(θ, x, machine):
+    """What the output sees after every step of sequences x (T, S, I), and its logits (T, S, O)."""
+    tasks, n, m = len(x), machine.heads, machine.width
+    p, start = θ["controller"], θ["start"]
+    h = c = torch.zeros(tasks, machine.units, dtype=x.dtype)
+    r = start["r"].expand(tasks, -1)
+    empty = torch.full((machine.rows, m), 1e-6, dtype=x.dtype)
+    memory = start.get("rows", empty).expand(tasks, -1, -1)
+    w = start["w"].softmax(-1).expand(tasks, -1, -1)
+    logits = []
+    for t in range(x.shape[1]):
+        z = x[:, t] @ p["w_x"] + r @ p["w_r"] + p["b"]
+        if machine.controller == "lstm":
+            i, f, g, o = (z + h @ p["w_h"]).chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        else:
+            h = z.tanh()
+        told = h @ θ["heads"]["weight"] + θ["heads"]["bias"]
+        sizes = [2 * n * m, 2 * n, 2 * n, 6 * n, 2 * n, n * m, n * m]
+        k, β, g, s, γ, e, a = told.split(sizes, -1)
+        k, e, a = (v.reshape(tasks, -1, m) for v in (k.tanh(), e.sigmoid(), a.tanh()))
+        likeness = F.cosine_similarity(k[:, :, None], memory[:, None], dim=-1, eps=1e-30)
+        content = (F.softplus(β)[..., None] * likeness).softmax(-1)
+        g = g.sigmoid()[..., None]
+        w = g * content + (1 - g) * w
+        s = s.reshape(tasks, 2 * n, 3).softmax(-1)
+        w = sum(s[..., j : j + 1] * w.roll(j - 1, -1) for j in range(3))
+        w = w ** (1 + F.softplus(γ))[..., None]
+        w = w / w.sum(-1, keepdim=True)
+        for j in range(n):
+            memory = memory * (1 - w[:, n + j, :, None] * e[:, j, None])
+        for j in range(n):
+            memory = memory + w[:, n + j, :, None] * a[:, j, None]
+        r = torch.einsum("thn,tnm->thm", w[:, :n], memory).flatten(1)
+        logits.append(torch.cat([h, r], -1) @ θ["out"]["weight"] + θ["out"]["bias"])
+    return torch.stack(logits, 1)
+
+
+@pytest.mark.parametrize(
+    ("controller", "heads", "memory"),
+    [("lstm", 1, "constant"), ("lstm", 2, "learned"), ("feed-forward", 2, "constant")],
+)
+def test_ntm(controller, heads, memory):
+    rng = np.random.default_rng(6)
+    machine = NTM(5, 3, controller, 8, heads, 7, 4, memory)
+    params = float64(machine.init(rng), rng)
+    x, y = rng.normal(size=(3, 9, 5)), rng.random((3, 9, 3)) < 0.5
+    batch = Episode(x[:, :5], y[:, :5], x[:, 5:], y[:, 5:])
+    loss, g = machine.meta_gradient(params, batch)
+
+    θ = leaves(params)
+    logits = torch_ntm(θ, torch.tensor(x), machine)[:, 5:]
+    wanted = F.binary_cross_entropy_with_logits(logits, torch.tensor(y[:, 5:]).double())
+    wanted.backward()
+    close(np.asarray(loss), wanted)
+    close(machine.predict(params, batch), logits.sigmoid())
     tree.map(lambda ours, theirs: close(ours, theirs.grad), g, θ)
 
 
