@@ -23,6 +23,7 @@ import numpy as np
 
 from scratchmeta import algorithms, backend, core, losses, nn, ops, optim, tree
 from scratchmeta.algorithms.preprocessing import preprocess
+from scratchmeta.algorithms.protocol import query_outputs
 from scratchmeta.core import primitive
 from scratchmeta.episodes import Episode
 from scratchmeta.gradcheck import GradientError, NonSmoothPoint, Report, combine, gradcheck
@@ -1026,6 +1027,36 @@ def maml(rng):
             network, inner_lr=0.1, inner_steps=2, loss=losses.mse, inner_batches=batches
         )
         yield task_losses(algorithm, float64(algorithm.init(rng), rng), curves(rng))
+
+
+@row("algorithm", "meta-lstm", directions=1)
+def meta_lstm(rng):
+    """The exact meta-gradient; and that of the paper, with the learner's gradients and losses as
+    they are at these parameters put in as constants."""
+    tasks = images(rng, side=2)
+    for policy in ("transductive", "support"):
+        network = nn.MLP([4, 3, 2], activation=ops.tanh, batch_norm=True)
+        options = {"inner_steps": 2, "hidden": 2, "input_bias": (-1.0, 0.0), "batch_norm": policy}
+        exact = algorithms.MetaLSTM(network, first_order=False, **options)
+        params = float64(exact.init(rng), rng)
+        yield task_losses(exact, params, tasks)
+        yield meta_gradient(exact, params, tasks)
+        paper = algorithms.MetaLSTM(network, **options)
+        given, state = [], paper.start(params, 2)
+        for _ in range(2):
+            given.append(paper.gradient(state.theta, params["theta"], tasks, exact=False))
+            state = paper.step(params, state, *given[-1])
+
+        def with_constants(params, paper=paper, given=given, policy=policy):
+            state = paper.start(params, 2)
+            for gradient, loss in given:
+                state = paper.step(params, state, gradient, loss)
+            weights = paper.weights(state.theta, params["theta"])
+            outputs = query_outputs(paper.network, weights, tasks, policy)
+            return ops.mean(paper.loss(outputs, tasks.query_y))
+
+        yield call(with_constants, params)
+        yield meta_gradient(paper, params, tasks, with_constants)
 
 
 @row("algorithm", directions=1)

@@ -261,6 +261,39 @@ class Reptile:
 
 
 @dataclass(frozen=True)
+class MetaLSTM:
+    """The LSTM meta-learner."""
+
+    inner_steps: int = 12
+    """Updates of the learner in training."""
+    eval_inner_steps: int = 12
+    """Updates of the learner in validation and test."""
+    hidden: int = 20
+    """Units of the first LSTM."""
+    p: float = 10.0
+    """Gradients and losses below e^−p are small to the preprocessing."""
+    forget_bias: tuple[float, float] = (4.0, 5.0)
+    """Range that the forget gate's bias is drawn from."""
+    input_bias: tuple[float, float] = (-5.0, -4.0)
+    """Range that the input gate's bias is drawn from: its sigmoid is the first learning rate."""
+    first_order: bool = True
+    """Take the learner's gradients and losses for constants, as the paper does."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """In training, batch-norm of the queries by their own statistics, or by the support's."""
+    test_batch_norm: Literal["transductive", "support"] = "support"
+    """The same in validation and test."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "inner_steps", "hidden")
+        _at_least(self, 0, "eval_inner_steps")
+        _positive(self, "p")
+        for name in ("forget_bias", "input_bias"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: wanted the lower end first, got {low} {high}")
+
+
+@dataclass(frozen=True)
 class LSTMBaseline:
     """An LSTM that reads images, each with the label of the one before."""
 
@@ -430,6 +463,7 @@ class Config:
         | Prototypical
         | MAML
         | Reptile
+        | MetaLSTM
         | LSTMBaseline
         | MANN
         | MetaNet

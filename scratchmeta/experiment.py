@@ -19,6 +19,7 @@ from scratchmeta.config import (
     FullContext,
     Koch,
     LSTMBaseline,
+    MetaLSTM,
     MetaNet,
     NoNetwork,
     Relation,
@@ -179,7 +180,8 @@ def _has_head(config: Config) -> bool:
     """Whether the network itself has one output for each class, and so fixes their number."""
     if isinstance(config.method, LSTMBaseline):
         return config.method.labels == "one-hot"
-    return isinstance(config.method, MAML | Reptile | MetaNet) and config.data != "sinusoids"
+    adapted = MAML | MetaLSTM | MetaNet | Reptile
+    return isinstance(config.method, adapted) and config.data != "sinusoids"
 
 
 def refuse_other_ways(config: Config, n_way: int) -> None:

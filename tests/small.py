@@ -13,6 +13,7 @@ from scratchmeta.algorithms import (
     FullContext,
     LSTMBaseline,
     Matching,
+    MetaLSTM,
     MetaNet,
     Prototypical,
     Relation,
@@ -34,6 +35,11 @@ def _prototypical(**options):
 def _maml(**options):
     network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
     return lambda rng: _with_images(MAML(network, inner_lr=0.1, inner_steps=2, **options), rng)
+
+
+def _meta_lstm(**options):
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
+    return lambda rng: _with_images(MetaLSTM(network, inner_steps=2, hidden=3, **options), rng)
 
 
 def _sequential(made, **options):
@@ -90,6 +96,10 @@ INSTANCES = {
     "reptile, one by one": _smooth(Reptile, 2, eval_inner_steps=2, one_by_one=True),
     "ntm": _ntm(),
     "ntm, feed-forward": _ntm(controller="feed-forward", heads=2, memory="learned"),
+    "meta-lstm": _smooth(MetaLSTM, 2, inner_steps=2, hidden=3, input_bias=(-1.0, 0.0)),
+    "meta-lstm, exact": _smooth(MetaLSTM, 2, inner_steps=2, hidden=3, first_order=False),
+    "meta-lstm, Conv4": _meta_lstm(input_bias=(-1.0, 0.0)),
+    "meta-lstm, a task at a time": _meta_lstm(task_chunk=1),
     "mann": _sequential(MANN, rows=6, width=3, heads=2),
     "mann, strings": _sequential(MANN, labels="strings", rows=6, width=3, heads=2),
     "lstm": _sequential(LSTMBaseline),

@@ -3,11 +3,13 @@
 torch is an oracle here and nowhere in the library; without it these tests are skipped.
 """
 
+import math
+
 import numpy as np
 import pytest
 
 from scratchmeta import Tensor, grad, losses, nn, ops, optim, tree
-from scratchmeta.algorithms import MAML, NTM, Prototypical
+from scratchmeta.algorithms import MAML, NTM, MetaLSTM, Prototypical
 from scratchmeta.episodes import Episode
 
 torch = pytest.importorskip("torch", reason="torch, the oracle of these tests, is not installed")
@@ -118,6 +120,78 @@ def test_maml_on_sinusoids(steps, first_order):
     algorithm = MAML(network, 0.01, inner_steps=steps, first_order=first_order, loss=losses.mse)
     loss, g = algorithm.meta_gradient(params, episodes)
     wanted = torch_maml(torch_mlp, F.mse_loss, params, episodes, 0.01, steps, first_order)
+    close(np.asarray(loss), wanted[0])
+    tree.map(close, g, wanted[1])
+
+
+def torch_preprocess(x, p):
+    large = x.abs() >= math.exp(-p)
+    size = torch.where(large, x.abs(), 1.0).log() / p
+    return torch.stack(
+        [torch.where(large, size, -1.0), torch.where(large, x.sign(), math.exp(p) * x)], -1
+    )
+
+
+def torch_meta_lstm(forward, params, episodes, steps, first_order):
+    """The meta-gradient by a plain loop over the tasks, all weights of a task as one vector."""
+    Θ = leaves(params)
+    flat, treedef = tree.flatten(Θ["theta"])
+    cell = torch.nn.LSTMCell(4, Θ["lstm"]["w_h"].shape[0]).double()
+    given = {
+        "weight_ih": Θ["lstm"]["w_x"].T,
+        "weight_hh": Θ["lstm"]["w_h"].T,
+        "bias_ih": Θ["lstm"]["b"],
+        "bias_hh": torch.zeros_like(Θ["lstm"]["b"]),
+    }
+
+    def weights(theta):
+        parts = theta.split([w.numel() for w in flat])
+        return tree.unflatten(
+            treedef, [p.reshape(w.shape) for p, w in zip(parts, flat, strict=True)]
+        )
+
+    def gate(name, h, theta, before):
+        inputs = torch.cat([h, theta[:, None], before[:, None]], dim=1)
+        return torch.sigmoid(inputs @ Θ[name]["weight"] + Θ[name]["bias"])
+
+    total = 0.0
+    for sx, sy, qx, qy in zip(*(map(torch.tensor, a) for a in episodes), strict=True):
+        theta = torch.cat([w.flatten() for w in flat])
+        f = i = torch.zeros_like(theta)
+        hidden = None
+        for _ in range(steps):
+            at = theta.detach().requires_grad_() if first_order else theta
+            loss = F.cross_entropy(forward(weights(at), sx), sy)
+            (g,) = torch.autograd.grad(loss, at, create_graph=not first_order)
+            loss = loss.detach() if first_order else loss
+            x = torch.cat(
+                [torch_preprocess(g, 10), torch_preprocess(loss, 10).expand(len(g), 2)], dim=1
+            )
+            hidden = torch.func.functional_call(cell, given, (x, hidden))
+            f, i = gate("forget", hidden[0], theta, f), gate("input", hidden[0], theta, i)
+            theta = f * theta - i * g
+        total = total + F.cross_entropy(forward(weights(theta), qx), qy)
+    mean = total / len(episodes.support_x)
+    all_flat, whole = tree.flatten(Θ)
+    return mean, tree.unflatten(whole, list(torch.autograd.grad(mean, all_flat)))
+
+
+@pytest.mark.parametrize("first_order", [False, True], ids=["exact", "first order"])
+@pytest.mark.parametrize("pooling", ["stride", "max"])
+def test_meta_lstm_through_conv4_with_batch_norm(pooling, first_order):
+    rng = np.random.default_rng(6)
+    network = nn.Conv4(channels=4, image_size=17, pooling=pooling, n_out=3)
+    algorithm = MetaLSTM(
+        network, inner_steps=3, hidden=5, input_bias=(-1.0, 0.0), first_order=first_order
+    )
+    params = float64(algorithm.init(rng), rng)
+    episodes = images(rng, tasks=2, ways=3, shots=2, queries=2, side=17)
+    loss, g = algorithm.meta_gradient(params, episodes)
+
+    def forward(p, x):
+        return torch_conv4(p, x, pooling)
+
+    wanted = torch_meta_lstm(forward, params, episodes, 3, first_order)
     close(np.asarray(loss), wanted[0])
     tree.map(close, g, wanted[1])
 

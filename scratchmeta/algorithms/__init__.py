@@ -13,6 +13,7 @@ from typing import NamedTuple
 from scratchmeta.algorithms.maml import MAML
 from scratchmeta.algorithms.mann import MANN, LSTMBaseline
 from scratchmeta.algorithms.matching import FullContext, Matching
+from scratchmeta.algorithms.meta_lstm import MetaLSTM
 from scratchmeta.algorithms.metanet import MetaNet
 from scratchmeta.algorithms.ntm import NTM
 from scratchmeta.algorithms.prototypical import Prototypical
@@ -39,6 +40,7 @@ REGISTRY: dict[str, Entry] = {
     "mann": Entry(MANN, "Santoro et al. 2016", "model"),
     "lstm": Entry(LSTMBaseline, "Santoro et al. 2016, the baseline", "model"),
     "metanet": Entry(MetaNet, "Munkhdalai & Yu 2017", "model"),
+    "meta-lstm": Entry(MetaLSTM, "Ravi & Larochelle 2017", "optimization"),
     "maml": Entry(MAML, "Finn, Abbeel & Levine 2017", "optimization"),
     "fomaml": Entry(MAML, "Finn, Abbeel & Levine 2017, section 5.2", "optimization"),
     "reptile": Entry(Reptile, "Nichol, Achiam & Schulman 2018", "optimization"),
@@ -53,6 +55,7 @@ __all__ = [
     "FullContext",
     "LSTMBaseline",
     "Matching",
+    "MetaLSTM",
     "MetaNet",
     "Prototypical",
     "Relation",

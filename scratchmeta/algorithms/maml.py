@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import backend, core, nn, ops, tree
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks
+from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, query_outputs
 from scratchmeta.episodes import Episode
 from scratchmeta.losses import cross_entropy
 
@@ -111,9 +111,7 @@ class MAML:
 
     def query_outputs(self, fast: Tree, episodes: Episode) -> Any:
         """The adapted networks' outputs for the queries: (T, N·Q, D)."""
-        if self.batch_norm == "support":
-            fast = self.network.with_statistics(fast, episodes.support_x)
-        return self.network(fast, episodes.query_x)
+        return query_outputs(self.network, fast, episodes, self.batch_norm)
 
     def task_losses(self, params: Tree, episodes: Episode) -> Any:
         """L_i(f_θ'ᵢ), the query loss after adaptation, of every task (T,)."""

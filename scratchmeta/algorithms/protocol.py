@@ -55,6 +55,17 @@ def mean_over_tasks(
     return total / tasks, tree.map(lambda g: g / tasks, gradient)
 
 
+def query_outputs(network: Any, weights: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
+    """The outputs (T, N·Q, D) of adapted networks, weights (T, ...), for the queries.
+
+    "transductive"  queries normalised by their own statistics, as one batch
+    "support"       by the statistics of the support under the same weights
+    """
+    if batch_norm == "support":
+        weights = network.with_statistics(weights, episodes.support_x)
+    return network(weights, episodes.query_x)
+
+
 class MetricLearner:
     """The frame of the metric-based algorithms: embed support and query, then compare.
 
