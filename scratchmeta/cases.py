@@ -836,6 +836,11 @@ def images(rng, side=8, tasks=2, ways=2, shots=2, queries=1):
     return Episode(xs[0], integers(labels[0]), xs[1], integers(labels[1]))
 
 
+def described(episodes, rng, attributes=3):
+    """The episodes with as many attributes of each class in place of its one support image."""
+    return episodes._replace(support_x=normal(rng, *episodes.support_y.shape, attributes))
+
+
 def curves(rng, tasks=2, shots=3, queries=2):
     """A small batch of regression tasks."""
     return Episode(*(normal(rng, tasks, n, 1) for n in (shots, shots, queries, queries)))
@@ -881,6 +886,19 @@ def prototypical(rng):
     for policy in ("support", "running"):
         algorithm = algorithms.Prototypical(network, distance="cosine", batch_norm=policy)
         yield meta_gradient(algorithm, params, episodes)
+
+
+@row("algorithm", "prototypical-zero-shot", directions=1)
+def zero_shot(rng):
+    describe = nn.MLP([3, 4, 2], activation=ops.tanh)
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
+    algorithm = algorithms.ZeroShot(network, describe)
+    params = float64(algorithm.init(rng), rng)
+    yield meta_gradient(algorithm, params, described(images(rng, shots=1), rng))
+    algorithm = algorithms.ZeroShot(_tanh_features(), describe)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2, shots=1)
+    yield task_losses(algorithm, params, described(episodes, rng))
+    yield meta_gradient(algorithm, params, described(episodes, rng))
 
 
 def _tanh_features(n_out=2):

@@ -26,7 +26,7 @@ from scratchmeta import (
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.config import Config
-from scratchmeta.data import Shuffled, WithinAlphabet, one_shot_runs
+from scratchmeta.data import Described, Shuffled, WithinAlphabet, one_shot_runs
 from scratchmeta.data.one_shot_runs import WAYS
 from scratchmeta.kernels import memory
 from scratchmeta.options import (
@@ -202,14 +202,16 @@ def evaluate(argv: Sequence[str]) -> int:
         print(f"  of {found['bits']:.1f} bits a sequence; chance {found['chance']:.1f}")
         return 0
     within = " within an alphabet" if options.within_alphabet else ""
-    print(f"{what}, {n_way}-way {k_shot}-shot, {n} test episodes{within}")
+    shots = "zero-shot" if isinstance(run.splits.test, Described) else f"{k_shot}-shot"
+    print(f"{what}, {n_way}-way {shots}, {n} test episodes{within}")
     if "mse" in found:
         print(f"  mean squared error {found['mse']:.4f} ± {found['ci95']:.4f} (95 % interval)")
         for step, mse in enumerate(found["mse_by_step"]):
             print(f"    after {step:2} inner steps {mse:.4f}")
     else:
         print(f"  accuracy {found['accuracy']:.2%} ± {found['ci95']:.2%} (95 % interval)")
-        print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
+        if "nearest_neighbour" in found:
+            print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
         print(f"  chance {found['chance']:.2%}")
     if "verification" in found:
         print(f"  same or different, pairs of one alphabet {found['verification']:.2%}")
@@ -246,8 +248,9 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
 
     result = on_test(run.algorithm, progress=True)
     if result.measure == "accuracy":
-        baseline = on_test(evaluation.NearestNeighbour()).value
-        found = {**result.as_dict(), "chance": 1 / n_way, "nearest_neighbour": baseline}
+        found = {**result.as_dict(), "chance": 1 / n_way}
+        if not isinstance(run.splits.test, Described):
+            found["nearest_neighbour"] = on_test(evaluation.NearestNeighbour()).value
         found["within_alphabet"] = options.within_alphabet
         if hasattr(run.algorithm, "verification_accuracy"):
             found["verification"] = evaluation.verification(
@@ -326,7 +329,7 @@ def bench(argv: Sequence[str]) -> int:
     rows = []
     for name in REGISTRY:
         for data in _presets(name):
-            if data not in ("glyphs", "sinusoids"):
+            if data in ("omniglot", "mini-imagenet", "cub"):
                 continue  # on disk, if anywhere; and Omniglot's quick presets are like glyphs'
             config = presets.lookup(name, data)
             with backend.use(options.backend):
@@ -433,10 +436,11 @@ def list_(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(rows))
         return 0
+    width = max(map(len, REGISTRY)) + 2
     for row in rows:
-        print(f"{row['name']:<14}{row['family']:<14}{row['paper']}")
+        print(f"{row['name']:<{width}}{row['family']:<15}{row['paper']}")
         for data, names in row["presets"].items():
-            print(f"{'':<14}{data:<14}{', '.join(names)}")
+            print(f"{'':<{width}}{data:<15}{', '.join(names)}")
     return 0
 
 

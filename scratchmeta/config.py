@@ -213,6 +213,25 @@ class Prototypical:
 
 
 @dataclass(frozen=True)
+class ZeroShot:
+    """Prototypical Networks whose classes are described by attributes."""
+
+    features: int = 64
+    """Numbers in a prototype, and in the features of a query."""
+    attribute_hidden: tuple[int, ...] = ()
+    """Units of each hidden layer between attributes and prototype."""
+    batch_norm: Literal["transductive", "running"] = "transductive"
+    """Batch-norm by the statistics of the queries, or of training episodes."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "features")
+        if not all(units >= 1 for units in self.attribute_hidden):
+            raise ValueError(
+                f"attribute_hidden: wanted at least 1 unit a layer, got {self.attribute_hidden}"
+            )
+
+
+@dataclass(frozen=True)
 class MAML:
     """MAML; with first_order, FOMAML."""
 
@@ -409,6 +428,11 @@ class MiniImageNet:
 
 
 @dataclass(frozen=True)
+class CUB:
+    """Birds: 312 attributes of each class, 1024 features of each image."""
+
+
+@dataclass(frozen=True)
 class Sinusoids:
     """MAML's regression tasks: y = A sin(x - φ), A in [0.1, 5], φ in [0, π], x in [-5, 5]."""
 
@@ -450,10 +474,10 @@ class Config:
     algorithm: str
     """Name of the algorithm; `scratchmeta list` lists them."""
     data: str
-    """glyphs, omniglot, mini-imagenet, sinusoids, copy or recall."""
+    """glyphs, omniglot, mini-imagenet, cub, sinusoids, copy or recall."""
     preset: str
     """quick, paper or author-code: where the other options come from."""
-    dataset: Glyphs | Omniglot | MiniImageNet | Sinusoids | Copy | Recall
+    dataset: Glyphs | Omniglot | MiniImageNet | CUB | Sinusoids | Copy | Recall
     network: Conv4 | MLP | Koch | SlowFast | NoNetwork
     method: (
         Siamese
@@ -461,6 +485,7 @@ class Config:
         | FullContext
         | Relation
         | Prototypical
+        | ZeroShot
         | MAML
         | Reptile
         | MetaLSTM

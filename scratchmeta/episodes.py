@@ -18,9 +18,11 @@ class Episode(NamedTuple):
 
     support_x (T, N·K, ...) and query_x (T, N·Q, ...) float32, images as (..., H, W, channels) in
     [0, 1] with ink 1; support_y (T, N·K) and query_y (T, N·Q) int64 labels, 0 K times, then 1 K
-    times, to N−1. In regression y is float32 and has the shape (T, K, 1), (T, Q, 1) of x. Where a
-    sequence is shown and then an answer asked for (`data.Copy`), support_x (T, S, inputs) and
-    query_x (T, Q, inputs) are the steps of the two parts and y (T, S, bits), (T, Q, bits) bool.
+    times, to N−1. In zero-shot learning support_x (T, N, A) holds the attributes of each class, and
+    query_x may be features (T, N·Q, F). In regression y is float32 and has the shape (T, K, 1),
+    (T, Q, 1) of x. Where a sequence is shown and then an answer asked for (`data.Copy`), support_x
+    (T, S, inputs) and query_x (T, Q, inputs) are the steps of the two parts and y (T, S, bits),
+    (T, Q, bits) bool.
     """
 
     support_x: np.ndarray
@@ -43,7 +45,9 @@ class Dataset(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw n examples of n_way classes for each task: x (T, N, n, ...) and y (T, N, n, ...).
 
-        x is uint8, which `sample` scales to [0, 1], or float32.
+        x is uint8, which `sample` scales to [0, 1], or float32. Where the support is of another
+        kind than the queries, x is a pair: what describes each class (T, N, 1, ...), and n − 1
+        examples (T, N, n − 1, ...).
         """
 
 
@@ -62,7 +66,7 @@ def sample(
     arguments give the same episode on every machine (a sinusoid's y to the last digit of its sine).
 
     Raises `ValueError` for counts below 1, more ways than classes, more shots and queries than
-    drawings.
+    drawings, and for more than one shot of classes that are described.
 
     >>> from scratchmeta.data import Sinusoids
     >>> episode = sample(Sinusoids(), n_way=1, k_shot=10, n_query=5, tasks=25, seed=0, index=7)
@@ -85,10 +89,13 @@ def sample(
     if hasattr(dataset, "episode"):
         return dataset.episode(generator(seed, index), tasks)
     x, y = dataset.draw(generator(seed, index), tasks, n_way, k_shot + n_query)
+    if isinstance(x, tuple) and k_shot != 1:
+        raise ValueError(f"k_shot: 1 wanted, the description of a class in {dataset}, got {k_shot}")
+    support_x, query_x = x if isinstance(x, tuple) else (x[:, :, :k_shot], x[:, :, k_shot:])
     return Episode(
-        _joined(x[:, :, :k_shot]),
+        _joined(support_x),
         _joined(y[:, :, :k_shot]),
-        _joined(x[:, :, k_shot:]),
+        _joined(query_x),
         _joined(y[:, :, k_shot:]),
     )
 

@@ -146,7 +146,10 @@ def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) ->
 
 
 class NearestNeighbour:
-    """The baseline on raw pixels: `predict` gives 1 to the class of the nearest image, 0 else."""
+    """The baseline on raw pixels: `predict` gives 1 to the class of the nearest image, 0 else.
+
+    There is none where classes are described and not shown (`data.Described`).
+    """
 
     def predict(self, params: None, batch: Episode) -> np.ndarray:
         """Scores (T, N·Q, N); there are no parameters."""

@@ -12,6 +12,7 @@ from scratchmeta.algorithms import REGISTRY, metanet, relation
 from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
 from scratchmeta.checkpoint import Run, State
 from scratchmeta.config import (
+    CUB,
     MAML,
     MLP,
     NTM,
@@ -26,6 +27,7 @@ from scratchmeta.config import (
     Reptile,
     Siamese,
     SlowFast,
+    ZeroShot,
 )
 from scratchmeta.evaluation import calibrated
 from scratchmeta.tree import to_backend
@@ -42,10 +44,10 @@ class Splits(NamedTuple):
 def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     """The datasets of a configuration.
 
-    Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`, and mini-ImageNet likewise;
-    None is SCRATCHMETA_DATA's.
-    In Lake's split only training characters are turned, in Vinyals' all. Algorithms that read
-    sequences train on `Shuffled` ones, Siamese networks on `Pairs` if theirs are drawn.
+    Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`, mini-ImageNet and the birds
+    likewise; None is SCRATCHMETA_DATA's. In Lake's split only training characters are turned, in
+    Vinyals' all. Algorithms that read sequences train on `Shuffled` ones, Siamese networks on
+    `Pairs` if theirs are drawn; zero-shot learning has `Described` classes.
     Raises ValueError when a folder is needed and none was given.
     """
     found = _splits(config, data_dir)
@@ -53,6 +55,9 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
         found = found._replace(train=data.Shuffled(found.train, config.method.labels))
     if isinstance(config.method, Siamese) and config.method.pairs == "drawn":
         found = found._replace(train=data.Pairs(found.train))
+    if isinstance(config.method, ZeroShot):  # birds' attributes are on one scale as they are
+        reference = None if isinstance(config.dataset, CUB) else found.train
+        found = Splits(*(data.Described(part, reference) for part in found))
     return found
 
 
@@ -79,6 +84,11 @@ def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
                 data.MiniImageNet(root, split, options.image_size)
                 for split in ("train", "val", "test")
             )
+        )
+    if config.data == "cub":
+        root = _root("cub", data_dir, "classes.txt, attributes/, features/ and lists of classes")
+        return Splits(
+            data.CUB(root, "train", crops="random"), data.CUB(root, "val"), data.CUB(root, "test")
         )
     root = _root("omniglot", data_dir, "images_background.zip and images_evaluation.zip")
     if options.split == "lake":  # augmented in training; tested on the characters as they are
@@ -128,6 +138,8 @@ def network(config: Config) -> Any:
     if isinstance(options, MLP):
         if config.data == "sinusoids":
             return nn.MLP([1, *options.hidden, 1], batch_norm=options.normalize)
+        if isinstance(config.method, ZeroShot):
+            return nn.MLP([data.cub.FEATURES, *options.hidden, config.method.features])
         pixels = config.dataset.image_size**2 * config.dataset.image_channels
         sizes = [pixels, *options.hidden, config.training.n_way]
         return nn.MLP(sizes, batch_norm=options.normalize)
@@ -143,12 +155,28 @@ def network(config: Config) -> Any:
         in_channels=config.dataset.image_channels,
         image_size=config.dataset.image_size,
         pooling=options.pooling,
-        n_out=config.training.n_way if _has_head(config) else None,
+        n_out=_outputs(config),
     )
+
+
+def _outputs(config: Config) -> int | None:
+    """The outputs of a network that ends in a linear layer, else None."""
+    if isinstance(config.method, ZeroShot):
+        return config.method.features
+    return config.training.n_way if _has_head(config) else None
+
+
+def _attribute_network(config: Config) -> Any:
+    """From the attributes of a class to its prototype."""
+    n = data.cub.ATTRIBUTES if isinstance(config.dataset, CUB) else len(data.Glyphs.attribute_names)
+    return nn.MLP([n, *config.method.attribute_hidden, config.method.features])
 
 
 def algorithm(config: Config, **changes: Any) -> Any:
     """The algorithm of a configuration; `changes` override its method's options."""
+    if isinstance(config.method, ZeroShot):
+        parts = network(config), _attribute_network(config)
+        return REGISTRY[config.algorithm].algorithm(*parts, config.method.batch_norm)
     options = asdict(replace(config.method, **changes)) | _sizes(config)
     options.pop("pairs", None)  # how training data is drawn, see splits
     if config.data == "sinusoids":

@@ -370,6 +370,15 @@ def has_statistics(params: Tree) -> bool:
     return len(tree.paths(without_statistics(params))) < len(tree.paths(params))
 
 
+def require_statistics(params: Tree) -> None:
+    """Raises ValueError, saying what to do, if no batch-norm in params has stored statistics."""
+    if not has_statistics(params):
+        raise ValueError(
+            "batch_norm='running': the parameters hold no statistics yet; "
+            "params = algorithm.calibrate(params, training_episodes) puts them in"
+        )
+
+
 def average_statistics(*parts: Tree) -> Tree:
     """Parameters whose batch-norm statistics (T, C) are averaged over all tasks of all parts.
 
@@ -399,9 +408,6 @@ def embed(network: Any, params: Tree, support: Any, query: Any, batch_norm: Poli
         return both[:, :n], both[:, n:]
     if batch_norm == "support":
         params = network.with_statistics(without_statistics(params), support)
-    elif not has_statistics(params):
-        raise ValueError(
-            "batch_norm='running': the parameters hold no statistics yet; "
-            "params = algorithm.calibrate(params, training_episodes) puts them in"
-        )
+    else:
+        require_statistics(params)
     return network(params, support), network(params, query)

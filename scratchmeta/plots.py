@@ -22,14 +22,16 @@ WAYS = 10  # classes drawn
 def episode(run: Saved, path: Path, number: int = 0, length: int | None = None) -> Path:
     """Draws the test episode `number` with the run's predictions, as PNG; returns the path.
 
-    Images: a row for each class, first its support, then queries, framed green where the prediction
-    is right, red with the predicted class where it is wrong. Regression: the wave, the support
-    points, and the prediction after each number of inner steps. Sequences, of `length` if that is
+    Images: a row for each class, first its support, if that is images, then queries, framed green
+    where the prediction is right, red with the predicted class where it is wrong. Features: how
+    probable each class is for each query. Regression: the wave, the support points, and the
+    prediction after each number of inner steps. Sequences, of `length` if that is
     given: inputs, the answer and what was answered, and where the memory was read and written.
     """
     dataset = of_length(run.splits.test, length)
     batch = episodes.sample(dataset, *run.config.training.test_shape, index=TEST + number)
-    draw = {"i": _images, "f": _wave, "b": _sequence}[batch.query_y.dtype.kind]
+    classes = _images if batch.query_x.ndim == 5 else _probabilities
+    draw = {"i": classes, "f": _wave, "b": _sequence}[batch.query_y.dtype.kind]
     figure = draw(run, batch)
     figure.savefig(path, dpi=120)
     return path
@@ -41,6 +43,8 @@ def _images(run: Saved, batch: episodes.Episode) -> Figure:
     support_y, query_y = batch.support_y[0], batch.query_y[0]
     ways = min(WAYS, support_y.max() + 1)
     shots, queries = (min(QUERIES, int((y == 0).sum())) for y in (support_y, query_y))
+    if batch.support_x.ndim != 5:  # described, not shown
+        shots = 0
     figure = Figure(figsize=(0.8 * (shots + queries + 1), 0.85 * ways + 0.9), layout="constrained")
     share = (predicted == query_y).mean()
     figure.suptitle(
@@ -57,8 +61,24 @@ def _images(run: Saved, batch: episodes.Episode) -> Figure:
             else:
                 _image(axis, batch.query_x[0, i], WRONG, f"taken for {predicted[i]}")
         row[0].set_ylabel(f"class {k}", fontsize=8)
-    axes[0, 0].set_title("support", fontsize=8)
+    if shots:
+        axes[0, 0].set_title("support", fontsize=8)
     axes[0, shots].set_title("queries", fontsize=8)
+    return figure
+
+
+def _probabilities(run: Saved, batch: episodes.Episode) -> Figure:
+    """The queries, class after class, from top to bottom; the classes from left to right."""
+    scores = to_numpy(run.algorithm.predict(run.params, to_backend(batch)))[0]  # (N·Q, N)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axis = figure.subplots()
+    share = (scores.argmax(-1) == batch.query_y[0]).mean()
+    axis.imshow(np.exp(scores), cmap="gray_r", vmin=0, vmax=1, aspect="auto")
+    axis.set(
+        xlabel="class, dark where probable",
+        ylabel="query",
+        title=f"{run.config.algorithm} on {run.config.data}: {share:.0%} of the queries right",
+    )
     return figure
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from scratchmeta.config import (
+    CUB,
     MAML,
     MANN,
     MLP,
@@ -36,6 +37,7 @@ from scratchmeta.config import (
     Sinusoids,
     SlowFast,
     Training,
+    ZeroShot,
 )
 
 
@@ -247,6 +249,26 @@ _PROTOTYPICAL["mini-imagenet", "paper-5-shot"] = _with_training(
     _PROTOTYPICAL["mini-imagenet", "paper"], n_way=20, k_shot=5
 )
 
+_ZERO_SHOT = {
+    ("glyphs", "quick"): _of(
+        ZeroShot(attribute_hidden=(128,)),
+        Glyphs(),
+        Conv4(),
+        Training(
+            n_way=20, n_query=5, test_way=5, steps=1500, validate_every=150, validation_episodes=100
+        ),
+    ),
+    ("cub", "paper"): _of(
+        ZeroShot(features=1024),
+        CUB(),
+        MLP(()),
+        Training(
+            n_way=50, n_query=10, test_query=10, steps=50_000, lr=1e-4, weight_decay=1e-5,
+            validate_every=100, validation_episodes=100, patience=100,
+        ),
+    ),
+}  # fmt: skip
+
 # Other metric-based algorithms learn from Prototypical Networks' episodes, so that they can be
 # compared. Vinyals et al. state neither optimizer nor number of episodes: theirs are taken here.
 
@@ -404,6 +426,7 @@ PRESETS: dict[str, dict[tuple[str, str], dict]] = {
     },
     "relation": _RELATION,
     "prototypical": _PROTOTYPICAL,
+    "prototypical-zero-shot": _ZERO_SHOT,
     "ntm": _NTM,
     "mann": _MANN,
     "lstm": _LSTM,

@@ -19,8 +19,9 @@ from scratchmeta.algorithms import (
     Relation,
     Reptile,
     Siamese,
+    ZeroShot,
 )
-from scratchmeta.cases import bits, float64, images, slow_and_fast
+from scratchmeta.cases import bits, described, float64, images, slow_and_fast
 
 
 def _with_images(algorithm, rng, **sizes):
@@ -50,6 +51,15 @@ def _smooth(algorithm, n_out, **options):
     """Without kinks, where rounding to float32 may choose another side."""
     network = nn.MLP([64, 6, n_out], activation=ops.tanh)
     return lambda rng: _with_images(algorithm(network, **options), rng)
+
+
+def _zero_shot(network, side):
+    def made(rng):
+        algorithm = ZeroShot(network, nn.MLP([5, 4, 3], activation=ops.tanh))
+        episodes = images(rng, side=side, ways=3, shots=1, queries=2)
+        return algorithm, float64(algorithm.init(rng), rng), described(episodes, rng, 5)
+
+    return made
 
 
 def _relation(rng):
@@ -87,6 +97,8 @@ INSTANCES = {
     ),
     "prototypical, cityblock, running": _prototypical(distance="cityblock", batch_norm="running"),
     "prototypical, a task at a time": _prototypical(task_chunk=1),
+    "prototypical-zero-shot": _zero_shot(nn.MLP([64, 6, 3], activation=ops.tanh), 8),
+    "prototypical-zero-shot, Conv4": _zero_shot(nn.Conv4(2, image_size=16, n_out=3), 16),
     "maml": _smooth(MAML, 2),
     "maml, Conv4": _maml(),
     "maml, from the support": _maml(batch_norm="support"),

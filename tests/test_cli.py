@@ -19,6 +19,7 @@ from scratchmeta import __version__, backend, experiment, presets
 from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.cli import main
+from scratchmeta.data import glyphs
 
 QUICK = [
     "--tasks",
@@ -185,6 +186,17 @@ def test_the_papers_numbers_on_mini_imagenet():
     assert network(params, x).shape == (1, 1, 1600)
 
 
+def test_the_papers_numbers_on_birds():
+    birds = presets.lookup("prototypical-zero-shot", "cub", "paper")
+    assert birds.training.shape[::2] == (50, 10)
+    assert birds.training.test_shape[0] == 50
+    assert (birds.training.lr, birds.training.halve_every) == (1e-4, 0)
+    assert birds.training.weight_decay == 1e-5
+    params = experiment.algorithm(birds).init(np.random.default_rng(0))
+    shapes = {name: p["linear1"]["weight"].shape for name, p in params.items()}
+    assert shapes == {"network": (1024, 1024), "attributes": (312, 1024)}
+
+
 # --- train, evaluate, plot ------------------------------------------------------------------------
 
 
@@ -328,6 +340,56 @@ def test_lakes_one_shot_runs(glyph_cache, monkeypatch, capsys, tmp_path):
     assert error == "waves: --one-shot-runs wants a run on grey images of characters"
     error = refused(capsys, "evaluate", "waves", "--within-alphabet")
     assert error.startswith("waves: --within-alphabet wants characters, not Sinusoids")
+
+
+def test_zero_shot_from_training_to_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", str(tmp_path / "cache"))
+    alphabets = {"train": range(1), "val": range(30, 31), "test": range(35, 36)}
+    monkeypatch.setattr(glyphs, "SPLITS", alphabets)  # fewer, which are soon drawn
+    small = ["--image-size", "16", "--channels", "4", "--n-way", "4", "--n-query", "2"]
+    loop = ["--steps", "4", "--validate-every", "2", "--validation-episodes", "3", "--out", "z"]
+    assert main(["train", "prototypical-zero-shot", *small, *loop]) == 0
+    assert main(["evaluate", "z", "--episodes", "5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["n_way"], found["k_shot"]) == (5, 1)
+    assert "nearest_neighbour" not in found
+    assert main(["evaluate", "z", "--episodes", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "5-way zero-shot" in out
+    assert "pixels" not in out
+    assert "k_shot: 1 wanted" in refused(capsys, "evaluate", "z", "--k-shot", "2")
+    assert main(["plot", "z"]) == 0
+    with Image.open("z/episode.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_zero_shot_on_birds(tmp_path, capsys):
+    """Four hidden factors make the attributes, and with noise the features."""
+    folder, rng = tmp_path / "data" / "cub", np.random.default_rng(0)
+    for name in ("attributes", "features"):
+        (folder / name).mkdir(parents=True)
+    names = [f"{k:03}.Bird" for k in range(1, 13)]
+    factors = rng.normal(size=(12, 4))
+    matrix = 50 + 10 * np.clip(factors @ rng.normal(size=(4, 312)), -5, 5)
+    seen = factors @ rng.normal(size=(4, 1024))
+    np.savetxt(folder / "attributes" / "class_attribute_labels_continuous.txt", matrix)
+    (folder / "classes.txt").write_text("".join(f"{k} {n}\n" for k, n in enumerate(names, 1)))
+    for part, chosen in (("train", names[:6]), ("val", names[6:9]), ("test", names[9:])):
+        (folder / f"{part}classes.txt").write_text("\n".join(chosen))
+    for name, row in zip(names, seen, strict=True):
+        x = row + 0.3 * rng.normal(size=(6, 1024))
+        np.save(folder / "features" / f"{name}.npy", x)
+    command = ["train", "prototypical-zero-shot", "--data", "cub", "--preset", "paper"]
+    small = ["--n-way", "3", "--n-query", "5", "--test-query", "5", "--steps", "40"]
+    small += ["--validate-every", "20", "--features", "32", "--lr", "1e-2", "--data-dir", "data"]
+    assert main([*command, *small, "--out", "z"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "z", "--episodes", "20", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] > 0.6
+    assert main(["plot", "z"]) == 0
+    assert Path("z/episode.png").stat().st_size > 5000
+    assert "cub: where is it" in refused(capsys, *command)
+    assert "classes.txt not found" in refused(capsys, *command, "--data-dir", ".")
 
 
 def test_runs_without_a_name_are_numbered(capsys, tmp_path):

@@ -20,6 +20,7 @@ from scratchmeta.algorithms.prototypical import Prototypical
 from scratchmeta.algorithms.relation import Relation
 from scratchmeta.algorithms.reptile import Reptile
 from scratchmeta.algorithms.siamese import Siamese
+from scratchmeta.algorithms.zero_shot import ZeroShot
 
 
 class Entry(NamedTuple):
@@ -36,6 +37,7 @@ REGISTRY: dict[str, Entry] = {
     "matching-fce": Entry(FullContext, "Vinyals et al. 2016, appendix A", "metric"),
     "relation": Entry(Relation, "Sung et al. 2018", "metric"),
     "prototypical": Entry(Prototypical, "Snell, Swersky & Zemel 2017", "metric"),
+    "prototypical-zero-shot": Entry(ZeroShot, "Snell, Swersky & Zemel 2017, section 2.6", "metric"),
     "ntm": Entry(NTM, "Graves, Wayne & Danihelka 2014", "model"),
     "mann": Entry(MANN, "Santoro et al. 2016", "model"),
     "lstm": Entry(LSTMBaseline, "Santoro et al. 2016, the baseline", "model"),
@@ -61,4 +63,5 @@ __all__ = [
     "Relation",
     "Reptile",
     "Siamese",
+    "ZeroShot",
 ]

@@ -91,6 +91,10 @@ class MetricLearner:
             self.network, params["network"], episodes.support_x, episodes.query_x, batch_norm
         )
 
+    def inputs(self, episodes: Episode) -> Any:
+        """What the network sees of an episode: support and query (T, N·K + N·Q, ...)."""
+        return ops.concat([episodes.support_x, episodes.query_x], axis=1)
+
     def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
         """log p(y = k | x, S) for every query: (T, N·Q, N)."""
         raise TypeError(f"{type(self).__name__} does not say how it compares")
@@ -126,7 +130,7 @@ class MetricLearner:
             return params
         network = nn.without_statistics(params["network"])
         parts = [
-            self.network.with_statistics(network, ops.concat([e.support_x, e.query_x], axis=1))
+            self.network.with_statistics(network, self.inputs(e))
             for e in chunks(episodes, self.task_chunk)
         ]
         return {**params, "network": nn.average_statistics(*parts)}

@@ -1,8 +1,10 @@
-"""Where tasks come from: handwritten characters, generated ones, photographs, sine waves, bits."""
+"""Where tasks come from: characters, photographs, birds, sine waves, bits."""
 
 from scratchmeta.data.algorithmic import Copy, Recall
 from scratchmeta.data.alphabets import Pairs, WithinAlphabet
 from scratchmeta.data.archive import DataError
+from scratchmeta.data.cub import CUB
+from scratchmeta.data.described import Described
 from scratchmeta.data.glyphs import Glyphs
 from scratchmeta.data.images import ImageDataset
 from scratchmeta.data.mini_imagenet import MiniImageNet
@@ -11,8 +13,10 @@ from scratchmeta.data.sequences import Shuffled
 from scratchmeta.data.sinusoids import Sinusoids
 
 __all__ = [
+    "CUB",
     "Copy",
     "DataError",
+    "Described",
     "Glyphs",
     "ImageDataset",
     "MiniImageNet",

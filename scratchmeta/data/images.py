@@ -130,17 +130,18 @@ def below(rng: np.random.Generator, bound: int | np.ndarray, shape: tuple[int, .
     return (rng.random(shape) * bound).astype(np.int64)
 
 
-def distinct(rng: np.random.Generator, rows: int, n: int, bound: int) -> np.ndarray:
+def distinct(rng: np.random.Generator, rows: int, n: int, bound: int | np.ndarray) -> np.ndarray:
     """Draw n distinct integers out of 0..bound−1 for each row: (rows, n) int64.
+
+    `bound` is one for all, or one a row (rows,).
 
     Every ordered choice is equally likely: the first n steps of a Fisher-Yates shuffle, in all rows
     at a time.
     """
-    deck = np.tile(np.arange(bound), (rows, 1))
+    deck = np.tile(np.arange(np.max(bound)), (rows, 1))
     steps = np.arange(n)
-    others = steps + below(
-        rng, bound - steps, (rows, n)
-    )  # step k swaps place k with one of k..bound−1
+    # step k swaps place k with one of k..bound−1
+    others = steps + below(rng, np.reshape(bound, (-1, 1)) - steps, (rows, n))
     row = np.arange(rows)
     for k in steps:
         other = others[:, k]
