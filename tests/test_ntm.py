@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import data, episodes, optim, tree
+from scratchmeta import data, episodes, experiment, optim, presets, training, tree
 from scratchmeta.algorithms import NTM, ntm
 from scratchmeta.cases import float64
 from scratchmeta.cli import main
@@ -326,6 +326,8 @@ def test_lengths_can_be_fixed_and_impossible_ones_are_named():
     assert fixed.support_x.shape == (1, 41, 8)
     with pytest.raises(ValueError, match="lengths: wanted 1 <= shortest <= longest, got 0, 3"):
         data.Copy(lengths=(0, 3))
+    with pytest.raises(ValueError, match=r"length: wanted .* got Sinusoids\("):
+        experiment.of_length(data.Sinusoids(), 3)
     with pytest.raises(ValueError, match="lengths: wanted 2 <= shortest <= longest, got 1, 1"):
         data.Recall().of_length(1)
 
@@ -396,11 +398,8 @@ def test_from_training_to_picture(tmp_path, monkeypatch, capsys):
     assert "lengths: wanted 1 or more, then no less, got 3 1" in capsys.readouterr().err
 
 
-def test_the_papers_optimizer(tmp_path, monkeypatch):
+def test_the_papers_optimizer():
     """RMSProp on gradients cut off at ±clip_value, entry by entry."""
-    monkeypatch.chdir(tmp_path)
-    from scratchmeta import experiment, presets, training
-
     config = presets.lookup("ntm", "copy", "paper")
     settings = config.training
     assert (settings.optimizer, settings.lr, settings.clip_value) == ("rmsprop", 1e-4, 10)
