@@ -3,7 +3,7 @@
     RUN/config.json         configuration, command, version, backend, hardware
     RUN/metrics.jsonl       one JSON object a line, `step` first
     RUN/last.safetensors    the state after the last completed step that was saved
-    RUN/best.safetensors    the state that did best on the validation episodes
+    RUN/best.safetensors    the state that did best on the validation episodes, of equals the last
 
 A checkpoint is one safetensors file: arrays named params/... and optimizer/... by their path in
 the tree, and in its header the step, the best validation so far and the algorithm. Everything is
@@ -39,7 +39,7 @@ class State(NamedTuple):
     params: Any  # nested dict of arrays
     optimizer: Any  # nested dict of arrays
     best_score: float | None  # higher is better; None before the first validation
-    best_step: int  # the step best_score was reached at
+    best_step: int  # the step best_score was first reached at
 
 
 # --- one checkpoint -----------------------------------------------------------------------------

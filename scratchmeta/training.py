@@ -115,6 +115,7 @@ def train(
                     note = f"  validation {result}"
                     if state.best_score is None or result.score > state.best_score:
                         state = state._replace(best_score=result.score, best_step=state.step)
+                    if result.score == state.best_score:  # of equals the last, trained longer
                         save("best")
                 save("last")
             if caught:

@@ -196,6 +196,14 @@ def test_the_best_checkpoint_is_the_best_validation(tmp_path):
     assert measured == [3 / 12, 9 / 12, 6 / 12]
 
 
+def test_of_equal_validations_the_last_is_kept(tmp_path):
+    """A score that cannot be bettered is reached long before training is over."""
+    settings = replace(SCRIPT, steps=8, patience=3)
+    state = train(Scripted([1, 1, 6 / 12, 1]), faces(), settings, validation=faces(), run=tmp_path)
+    assert (state.step, state.best_step) == (8, 2)  # an equal one is not a new best
+    assert Run.open(tmp_path).load("best", like=state).step == 8
+
+
 def test_training_stops_after_patience_validations_without_a_new_best():
     accuracies = [5 / 12, 6 / 12, 6 / 12, 4 / 12, 3 / 12, 12 / 12]
     settings = replace(SCRIPT, patience=3)
