@@ -906,6 +906,23 @@ def _tanh_features(n_out=2):
     return nn.MLP([4, 3, n_out], activation=ops.tanh, batch_norm=True)
 
 
+def _classifier(algorithm):
+    """The gradient of training; what is done on the support afterwards has none."""
+
+    def examples(rng):
+        batch = images(rng, side=2, ways=3)
+        made = algorithm(_tanh_features(), classes=4, n_features=2)
+        params = float64(made.init(rng), rng)
+        yield task_losses(made, params, batch)
+        yield meta_gradient(made, params, batch)
+
+    return examples
+
+
+row("algorithm", "baseline-nn", directions=1)(_classifier(algorithms.BaselineNN))
+row("algorithm", "baseline-finetune", directions=1)(_classifier(algorithms.BaselineFinetune))
+
+
 @row("algorithm", directions=1)
 def siamese(rng):
     for policy in ("transductive", "support"):

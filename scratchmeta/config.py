@@ -155,6 +155,40 @@ class SlowFast:
 
 
 @dataclass(frozen=True)
+class BaselineNN:
+    """A classifier of all training classes; the nearest neighbour by its features."""
+
+    classes: int = 615
+    """Training classes: the dataset's, turned ones included."""
+    batch_norm: Literal["transductive", "support", "running"] = "running"
+    """Batch-norm by the statistics of the episode, of its support, or of training batches."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "classes")
+
+
+@dataclass(frozen=True)
+class BaselineFinetune:
+    """A classifier of all training classes; fine-tuned on the support with a new last layer."""
+
+    classes: int = 615
+    """Training classes: the dataset's, turned ones included."""
+    finetune_steps: int = 20
+    """Steps on the support."""
+    finetune_lr: float = 0.1
+    """Their learning rate."""
+    only_head: bool = False
+    """Train the new layer only, and leave the features as they are."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """Batch-norm of the queries by their own statistics, or by those of the support."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "classes")
+        _at_least(self, 0, "finetune_steps")
+        _positive(self, "finetune_lr")
+
+
+@dataclass(frozen=True)
 class Siamese:
     """Siamese networks."""
 
@@ -480,7 +514,9 @@ class Config:
     dataset: Glyphs | Omniglot | MiniImageNet | CUB | Sinusoids | Copy | Recall
     network: Conv4 | MLP | Koch | SlowFast | NoNetwork
     method: (
-        Siamese
+        BaselineNN
+        | BaselineFinetune
+        | Siamese
         | Matching
         | FullContext
         | Relation

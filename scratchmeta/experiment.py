@@ -16,6 +16,8 @@ from scratchmeta.config import (
     MAML,
     MLP,
     NTM,
+    BaselineFinetune,
+    BaselineNN,
     Config,
     FullContext,
     Koch,
@@ -47,18 +49,28 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`, mini-ImageNet and the birds
     likewise; None is SCRATCHMETA_DATA's. In Lake's split only training characters are turned, in
     Vinyals' all. Algorithms that read sequences train on `Shuffled` ones, Siamese networks on
-    `Pairs` if theirs are drawn; zero-shot learning has `Described` classes.
+    `Pairs` if theirs are drawn, classifiers of all classes on `Numbered` ones; zero-shot learning
+    has `Described` classes.
     Raises ValueError when a folder is needed and none was given.
     """
     found = _splits(config, data_dir)
     if isinstance(config.method, LSTMBaseline):
         found = found._replace(train=data.Shuffled(found.train, config.method.labels))
+    if isinstance(config.method, BaselineNN | BaselineFinetune):
+        found = found._replace(train=_numbered(found.train, config.method.classes))
     if isinstance(config.method, Siamese) and config.method.pairs == "drawn":
         found = found._replace(train=data.Pairs(found.train))
     if isinstance(config.method, ZeroShot):  # birds' attributes are on one scale as they are
         reference = None if isinstance(config.dataset, CUB) else found.train
         found = Splits(*(data.Described(part, reference) for part in found))
     return found
+
+
+def _numbered(dataset: Any, classes: int) -> data.Numbered:
+    """The dataset for a classifier of all its classes, if there are as many as configured."""
+    if dataset.n_classes != classes:
+        raise ValueError(f"classes: wanted the {dataset.n_classes} of {dataset}, got {classes}")
+    return data.Numbered(dataset)
 
 
 def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
@@ -194,10 +206,12 @@ def _sizes(config: Config) -> dict[str, int]:
         return {"inputs": inputs, "outputs": outputs}
     if isinstance(config.method, LSTMBaseline):
         return {"image_size": config.dataset.image_size, "ways": config.training.n_way}
-    if isinstance(config.method, FullContext | Siamese):
+    if isinstance(config.method, BaselineFinetune | BaselineNN | FullContext | Siamese):
         if isinstance(config.network, Koch):
             return {"n_features": KOCH_FEATURES}
-        return {"n_features": (config.dataset.image_size // 16) ** 2 * config.network.channels}
+        pooled = config.network.pooling == "max"  # else the mean over the last map
+        side = config.dataset.image_size // 16 if pooled else 1
+        return {"n_features": side**2 * config.network.channels}
     if isinstance(config.method, Relation):
         map_size = ((config.dataset.image_size - 2) // 2 - 2) // 2
         return {"n_channels": config.network.channels, "map_size": map_size}

@@ -16,6 +16,8 @@ from scratchmeta.config import (
     MLP,
     NTM,
     SECTIONS,
+    BaselineFinetune,
+    BaselineNN,
     Config,
     Conv4,
     Copy,
@@ -335,6 +337,35 @@ _SIAMESE = {
     ),
 }  # fmt: skip
 
+# A batch is two images each of 64 classes. 615 classes of glyphs, 792 and 1028 characters turned in
+# four ways, 64 of photographs.
+_BASELINE_TRAINING = Training(
+    n_way=64, n_query=1, test_way=5, lr=2e-3, steps=2000, linear_decay=True, validate_every=500
+)
+_BASELINE = {
+    ("glyphs", "quick"): _of(
+        BaselineNN(classes=615),
+        Glyphs(),
+        Conv4(),
+        replace(_BASELINE_TRAINING, steps=400, validate_every=100, validation_episodes=50),
+    ),
+    ("omniglot", "quick"): _of(
+        BaselineNN(classes=3168), Omniglot(rotations="classes"), Conv4(), _BASELINE_TRAINING
+    ),
+    ("omniglot", "paper"): _of(
+        BaselineNN(classes=4112),
+        Omniglot(split="vinyals", rotations="classes"),
+        Conv4(),
+        replace(_BASELINE_TRAINING, steps=50_000),
+    ),
+    ("mini-imagenet", "paper"): _of(
+        BaselineNN(classes=64),
+        MiniImageNet(),
+        Conv4(channels=32),
+        replace(_BASELINE_TRAINING, steps=50_000),
+    ),
+}
+
 # Sequences of ten images of each class: an episode's support and query together.
 _SEQUENCE = Training(
     n_query=9, tasks=16, steps=8000, clip_norm=10.0, validate_every=1000, test_query=5
@@ -418,6 +449,11 @@ _NTM["recall", "paper-feed-forward"] = _NTM["recall", "paper"] | {
 }
 
 PRESETS: dict[str, dict[tuple[str, str], dict]] = {
+    "baseline-nn": _BASELINE,
+    "baseline-finetune": {
+        key: preset | {"method": BaselineFinetune(classes=preset["method"].classes)}
+        for key, preset in _BASELINE.items()
+    },
     "siamese": _SIAMESE,
     "matching": _MATCHING,
     "matching-fce": {

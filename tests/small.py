@@ -10,6 +10,8 @@ from scratchmeta.algorithms import (
     MAML,
     MANN,
     NTM,
+    BaselineFinetune,
+    BaselineNN,
     FullContext,
     LSTMBaseline,
     Matching,
@@ -86,6 +88,8 @@ def _ntm(**options):
 
 # The part of a name before the comma is the algorithm's in REGISTRY.
 INSTANCES = {
+    "baseline-nn": _smooth(BaselineNN, 3, classes=4, n_features=3, batch_norm="support"),
+    "baseline-finetune": _smooth(BaselineFinetune, 3, classes=4, n_features=3, finetune_steps=2),
     "siamese": _smooth(Siamese, 3, n_features=3),
     "matching": _smooth(Matching, 3, temperature=0.2),
     "matching-fce": _smooth(FullContext, 3, n_features=3),

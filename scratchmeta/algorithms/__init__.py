@@ -10,6 +10,7 @@ policy asks for them.
 
 from typing import NamedTuple
 
+from scratchmeta.algorithms.baseline import BaselineFinetune, BaselineNN
 from scratchmeta.algorithms.maml import MAML
 from scratchmeta.algorithms.mann import MANN, LSTMBaseline
 from scratchmeta.algorithms.matching import FullContext, Matching
@@ -32,6 +33,12 @@ class Entry(NamedTuple):
 
 
 REGISTRY: dict[str, Entry] = {
+    "baseline-nn": Entry(
+        BaselineNN, "Vinyals et al. 2016; Ravi & Larochelle 2017, a baseline", "baseline"
+    ),
+    "baseline-finetune": Entry(
+        BaselineFinetune, "Vinyals et al. 2016; Ravi & Larochelle 2017, a baseline", "baseline"
+    ),
     "siamese": Entry(Siamese, "Koch, Zemel & Salakhutdinov 2015", "metric"),
     "matching": Entry(Matching, "Vinyals et al. 2016", "metric"),
     "matching-fce": Entry(FullContext, "Vinyals et al. 2016, appendix A", "metric"),
@@ -53,6 +60,8 @@ __all__ = [
     "MANN",
     "NTM",
     "REGISTRY",
+    "BaselineFinetune",
+    "BaselineNN",
     "Entry",
     "FullContext",
     "LSTMBaseline",

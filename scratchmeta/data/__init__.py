@@ -6,7 +6,7 @@ from scratchmeta.data.archive import DataError
 from scratchmeta.data.cub import CUB
 from scratchmeta.data.described import Described
 from scratchmeta.data.glyphs import Glyphs
-from scratchmeta.data.images import ImageDataset
+from scratchmeta.data.images import ImageDataset, Numbered
 from scratchmeta.data.mini_imagenet import MiniImageNet
 from scratchmeta.data.omniglot import Omniglot
 from scratchmeta.data.sequences import Shuffled
@@ -20,6 +20,7 @@ __all__ = [
     "Glyphs",
     "ImageDataset",
     "MiniImageNet",
+    "Numbered",
     "Omniglot",
     "Pairs",
     "Recall",

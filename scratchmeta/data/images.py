@@ -125,6 +125,33 @@ class ImageDataset:
         )
 
 
+class Numbered:
+    """The tasks of a dataset, each class with its number in the whole of it as its label.
+
+    So a classifier of all classes can be trained on batches of some. Raises ValueError where a
+    class is turned anew in each task and so is not one class.
+    """
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        if dataset.rotations not in ("none", "classes"):
+            raise ValueError(
+                f"rotations: Numbered wants 'none' or 'classes', got {dataset.rotations!r}"
+            )
+        self.dataset, self.n_drawings = dataset, dataset.n_drawings
+        self.n_classes = dataset.n_classes
+
+    def draw(
+        self, rng: np.random.Generator, tasks: int, n_way: int, n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw x (T, N, n, H, W, channels) uint8 and y (T, N, n) int64, 0 ... n_classes − 1."""
+        classes, drawings = self.dataset.choose(rng, tasks, n_way, n)
+        y = np.broadcast_to(classes[..., None], drawings.shape)
+        return self.dataset.gather(classes, drawings, rng), y
+
+    def __repr__(self) -> str:
+        return f"Numbered({self.dataset!r})"
+
+
 def below(rng: np.random.Generator, bound: int | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Draw integers 0..bound−1 as ⌊u · bound⌋, which is the same in every version of NumPy."""
     return (rng.random(shape) * bound).astype(np.int64)

@@ -1,0 +1,140 @@
+"""What the papers compare with: an ordinary classifier, and what its features are worth.
+
+A network is trained to tell all classes of the training set apart. A new task then gets
+
+    BaselineNN          the label of the support image whose features have the largest cosine
+    BaselineFinetune    a new last layer, trained on the support together with the features
+
+Both are in Matching Networks (Vinyals et al. 2016, section 4.1: the baseline classifier, with and
+without fine-tuning) and in Ravi & Larochelle (2017, section 5: "baseline-nearest-neighbor",
+"baseline-finetune").
+
+    L = −1/M Σ_m log softmax(W f(x_m) + b)[y_m]                     Baseline.task_losses
+    y = y_i,  i = argmax_i cos(f(x), f(x_i))                        BaselineNN.log_probabilities
+    φ ← φ − α ∇_φ L_S(φ),  φ = (f, a new W and b)                   BaselineFinetune.adapt
+
+This training knows no tasks. An episode of `data.Numbered` is a batch for it: support and query
+alike are images of some classes, each with the number of its class in the whole training set.
+
+Differs from the papers
+    Ravi & Larochelle choose rate and number of the fine-tuning steps on validation tasks; here they
+    are options. The new layer starts at 0, so before the first step all classes are equally
+    likely. Vinyals et al. do not say what is fine-tuned; here it is everything, as by Ravi &
+    Larochelle, or the new layer alone with `only_head`.
+
+Differs from the post
+    The post shows these rows in its results and does not describe them.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from scratchmeta import backend, core, nn, ops, tree
+from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way, query_outputs
+from scratchmeta.episodes import Episode
+from scratchmeta.losses import cross_entropy
+
+
+class Baseline(MetricLearner):
+    """A classifier of all training classes around a `network` with features (T, M, n_features).
+
+    `classes` is the number of training classes. The rest as in `MetricLearner`.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        classes: int,
+        n_features: int = 64,
+        batch_norm: nn.Policy = "running",
+        task_chunk: int | None = None,
+    ) -> None:
+        super().__init__(network, batch_norm, task_chunk)
+        self.n_features, self.classes = n_features, classes
+        self.classifier = nn.Sequential(
+            [("network", network), ("head", nn.Linear(n_features, classes))]
+        )
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """New parameters {network, head}."""
+        return self.classifier.init(rng)
+
+    def task_losses(self, params: Tree, episodes: Episode) -> Any:
+        """−log p of the true class among all training classes, a mean over each batch (T,)."""
+        x = ops.concat([episodes.support_x, episodes.query_x], axis=1)
+        y = ops.concat([episodes.support_y, episodes.query_y], axis=1)
+        highest = int(y.max())
+        if highest >= self.classes:
+            raise ValueError(
+                f"{type(self).__name__}: wanted labels below classes={self.classes}, got {highest}"
+            )
+        return cross_entropy(self.classifier(params, x), y)
+
+
+class BaselineNN(Baseline):
+    """The nearest neighbour by the cosine of features."""
+
+    def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
+        """log softmax_k of the largest cosine with an image of class k: (T, N·Q, N)."""
+        support, query = self.embed(params, episodes, batch_norm)
+        cosine = 1 - ops.pairwise_distance(query, support, "cosine")  # (T, N·Q, N·K)
+        member = ops.one_hot(episodes.support_y, n_way(episodes), cosine.dtype)  # (T, N·K, N)
+        # −2 is less than any cosine: an image of another class is never the largest
+        of_class = ops.where(member[:, None] > 0, cosine[..., None], -2.0)  # (T, N·Q, N·K, N)
+        return ops.log_softmax(ops.max(of_class, axis=-2))
+
+
+class BaselineFinetune(Baseline):
+    """A new last layer and the features, trained on the support by gradient descent.
+
+    `finetune_steps` steps of rate `finetune_lr` on the whole support; with `only_head` the features
+    stay as they are. `batch_norm` is "transductive", where queries are normalised by their own
+    statistics, or "support", where they are by the support's under the new weights.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        classes: int,
+        n_features: int = 64,
+        finetune_steps: int = 20,
+        finetune_lr: float = 0.1,
+        only_head: bool = False,
+        batch_norm: nn.Policy = "transductive",
+        task_chunk: int | None = None,
+    ) -> None:
+        if batch_norm == "running":
+            raise ValueError(
+                "BaselineFinetune: wanted batch_norm 'transductive' or 'support', got 'running': "
+                "statistics of the training classes do not describe the fine-tuned network"
+            )
+        super().__init__(network, classes, n_features, batch_norm, task_chunk)
+        self.finetune_steps, self.finetune_lr = finetune_steps, finetune_lr
+        self.only_head = only_head
+
+    def adapt(self, params: Tree, episodes: Episode) -> Tree:
+        """The weights {network, head} of every task (T, ...) after fine-tuning, raw."""
+        tasks, ways, like = len(episodes.support_x), n_way(episodes), params["head"]["weight"]
+        shapes = {"weight": (tasks, self.n_features, ways), "bias": (tasks, ways)}
+        weights = {
+            "network": tree.map(
+                lambda p: ops.broadcast_to(p, (tasks, *p.shape)),
+                nn.without_statistics(params["network"]),
+            ),
+            "head": {k: backend.xp(like).zeros(s, dtype=like.dtype) for k, s in shapes.items()},
+        }
+        trained = ("head",) if self.only_head else ("head", "network")
+        for _ in range(self.finetune_steps):
+            live = tree.map(core.Tensor, {name: weights[name] for name in trained})
+            losses = cross_entropy(
+                self.classifier(weights | live, episodes.support_x), episodes.support_y
+            )
+            gradient = core.grad(ops.sum(losses), live)
+            weights |= tree.map(lambda w, g: w.data - self.finetune_lr * g, live, gradient)
+        return weights
+
+    def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
+        """log softmax of the fine-tuned classifiers' outputs: (T, N·Q, N)."""
+        weights = self.adapt(params, episodes)
+        return ops.log_softmax(query_outputs(self.classifier, weights, episodes, batch_norm))
