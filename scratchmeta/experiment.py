@@ -58,8 +58,9 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
         found = found._replace(train=data.Shuffled(found.train, config.method.labels))
     if isinstance(config.method, BaselineNN | BaselineFinetune):
         found = found._replace(train=_numbered(found.train, config.method.classes))
-    if isinstance(config.method, Siamese) and config.method.pairs == "drawn":
-        found = found._replace(train=data.Pairs(found.train))
+    if isinstance(config.method, Siamese):
+        pairs = data.Pairs(found.train)  # refuses turns that would part two of a kind
+        found = found._replace(train=pairs) if config.method.pairs == "drawn" else found
     if isinstance(config.method, ZeroShot):  # birds' attributes are on one scale as they are
         reference = None if isinstance(config.dataset, CUB) else found.train
         found = Splits(*(data.Described(part, reference) for part in found))

@@ -318,6 +318,9 @@ _RELATION = {
         replace(_RELATION_TRAINING, n_query=15, steps=500_000),
     ),
 }
+_RELATION["omniglot", "paper-20-way"] = _with_training(
+    _RELATION["omniglot", "paper"], n_way=20, n_query=10
+)
 _RELATION["mini-imagenet", "paper-5-shot"] = _with_training(
     _RELATION["mini-imagenet", "paper"], k_shot=5, n_query=10
 )

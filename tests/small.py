@@ -5,7 +5,9 @@ What must hold of all algorithms is tested on these: float32 and CuPy give what 
 does, every algorithm has a row in the table of cases.
 """
 
-from scratchmeta import nn, ops
+import numpy as np
+
+from scratchmeta import nn, ops, optim
 from scratchmeta.algorithms import (
     MAML,
     MANN,
@@ -24,6 +26,7 @@ from scratchmeta.algorithms import (
     ZeroShot,
 )
 from scratchmeta.cases import bits, described, float64, images, slow_and_fast
+from scratchmeta.episodes import Episode
 
 
 def _with_images(algorithm, rng, **sizes):
@@ -84,6 +87,37 @@ def _ntm(**options):
         return algorithm, float64(algorithm.init(rng), rng), bits(rng)
 
     return instance
+
+
+def bars(rng, shots=1, queries=3, tasks=2, ways=4):
+    """Episodes of noisy bars, one class at each of `ways` of 8 angles, images of 12 x 12."""
+    y, x = np.mgrid[-1:1:12j, -1:1:12j]
+    angles = (rng.permuted(np.tile(np.arange(8), (tasks, 1)), axis=1) * np.pi / 8)[:, :ways]
+
+    def draw(n):
+        labels = np.tile(np.repeat(np.arange(ways), n), (tasks, 1))
+        a = np.take_along_axis(angles, labels, 1)[..., None, None]
+        bar = np.exp(-20 * (np.cos(a) * x + np.sin(a) * y) ** 2)
+        return (bar + 0.3 * rng.normal(size=bar.shape))[..., None].astype(np.float32), labels
+
+    return Episode(*draw(shots), *draw(queries))
+
+
+def accuracies(algorithm, rng, steps, lr=3e-3, **sizes):
+    """Those on bars before and after so many steps of Adam."""
+    params = algorithm.init(rng)
+    adam = optim.Adam(lr)
+    state = adam.init(params)
+    tests = bars(rng, tasks=40, **sizes)
+
+    def accuracy():
+        return float((algorithm.predict(params, tests).argmax(-1) == tests.query_y).mean())
+
+    before = accuracy()
+    for _ in range(steps):
+        _, g = algorithm.meta_gradient(params, bars(rng, **sizes))
+        params, state = adam.step(params, g, state)
+    return before, accuracy()
 
 
 # The part of a name before the comma is the algorithm's in REGISTRY.

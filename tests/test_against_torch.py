@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 from scratchmeta import Tensor, grad, losses, nn, ops, optim, tree
-from scratchmeta.algorithms import MAML, NTM, MetaLSTM, Prototypical
+from scratchmeta.algorithms import (
+    MAML,
+    MANN,
+    NTM,
+    FullContext,
+    Matching,
+    MetaLSTM,
+    Prototypical,
+    Relation,
+    Reptile,
+    Siamese,
+    relation,
+)
 from scratchmeta.episodes import Episode
 
 torch = pytest.importorskip("torch", reason="torch, the oracle of these tests, is not installed")
@@ -272,6 +284,233 @@ def test_ntm(controller, heads, memory):
     close(np.asarray(loss), wanted)
     close(machine.predict(params, batch), logits.sigmoid())
     tree.map(lambda ours, theirs: close(ours, theirs.grad), g, θ)
+
+
+# --- the metric-based algorithms, one task at a time ---------------------------------------------
+
+
+def embedded(θ, episodes, t):
+    """Features of support and query of task t, through Conv4 with their common statistics."""
+    n = episodes.support_x.shape[1]
+    both = np.concatenate([episodes.support_x[t], episodes.query_x[t]])
+    features = torch_conv4(θ["network"], torch.tensor(both), "max")
+    return features[:n], features[n:]
+
+
+def torch_siamese(θ, episodes, t):
+    """Koch et al.: binary cross entropy of all pairs, half the weight on either kind."""
+    support, query = embedded(θ, episodes, t)
+    z = (query[:, None] - support[None]).abs() @ θ["alpha"] + θ["bias"]
+    y = torch.tensor(episodes.query_y[t][:, None] == episodes.support_y[t][None])
+    losses = F.binary_cross_entropy_with_logits(z, y.double(), reduction="none")
+    return (losses[y].mean() + losses[~y].mean()) / 2
+
+
+def torch_matching(f, g, episodes, t, temperature):
+    """Vinyals et al.: −log of the attention to the true class."""
+    cosine = F.cosine_similarity(f[:, None], g[None], dim=-1)
+    a = torch.softmax(cosine / temperature, -1)
+    true = torch.tensor(episodes.query_y[t][:, None] == episodes.support_y[t][None])
+    return -(a * true).sum(-1).log().mean()
+
+
+def torch_lstm(p, n):
+    """nn.LSTM's own recurrence with our weights, as a function of a sequence (S, n)."""
+
+    def run(x):
+        h, c, states = x.new_zeros(n), x.new_zeros(n), []
+        for row in x:
+            h, c = torch_cell(p, row, h, c)
+            states.append(h)
+        return torch.stack(states)
+
+    return run
+
+
+def torch_cell(p, x, h, c):
+    """torch's gates i, f, g, o are ours, its weights transposed."""
+    h, c = torch.lstm_cell(
+        x.reshape(-1, x.shape[-1]),
+        (h.reshape(-1, h.shape[-1]), c.reshape(-1, c.shape[-1])),
+        p["w_x"].T,
+        p["w_h"].T,
+        p["b"],
+        torch.zeros_like(p["b"]),
+    )
+    return h.reshape(*x.shape[:-1], -1), c.reshape(*x.shape[:-1], -1)
+
+
+def torch_full_context(θ, support, query, steps):
+    """Vinyals et al., appendix: g by a bidirectional LSTM, f by an LSTM that reads g first."""
+    n = support.shape[-1]
+    forward = torch_lstm(θ["g"]["forward"], n)(support)
+    backward = torch_lstm(θ["g"]["backward"], n)(support.flip(0)).flip(0)
+    g = forward + backward + support
+    h = c = torch.zeros_like(query)
+    for _ in range(steps):
+        r = torch.softmax(h @ g.T, -1) @ g
+        h, c = torch_cell(θ["f"], torch.cat([query, r], -1), h, c)
+        h = h + query
+    return h, g
+
+
+def torch_relation(θ, episodes, t):
+    """Sung et al.: maps summed over the shots, concatenated in pairs, MSE of the scores."""
+
+    def block(p, x, padding, pool):
+        x = F.conv2d(x, p["conv"]["weight"].permute(3, 2, 0, 1), padding=padding)
+        x = F.batch_norm(x, None, None, p["norm"]["scale"], p["norm"]["offset"], training=True)
+        return F.max_pool2d(F.relu(x), pool)
+
+    n = episodes.support_x.shape[1]
+    both = np.concatenate([episodes.support_x[t], episodes.query_x[t]])
+    x = torch.tensor(both).permute(0, 3, 1, 2)
+    for i, (padding, pool) in enumerate(((0, 2), (0, 2), (1, 1), (1, 1)), 1):
+        x = block(θ["network"][f"block{i}"], x, padding, pool)
+    labels = torch.tensor(episodes.support_y[t])
+    ways = int(labels.max()) + 1
+    classes = torch.stack([x[:n][labels == k].sum(0) for k in range(ways)])
+    queries = x[n:]
+    pairs = torch.cat(
+        [
+            classes[None].expand(len(queries), *classes.shape),
+            queries[:, None].expand(len(queries), *classes.shape),
+        ],
+        dim=2,
+    ).flatten(0, 1)
+    for name in ("first", "second"):
+        pairs = block(θ[name], pairs, 1, 2)
+    flat = pairs.permute(0, 2, 3, 1).flatten(1)
+    head = θ["head"]
+    hidden = F.relu(flat @ head["linear1"]["weight"] + head["linear1"]["bias"])
+    r = torch.sigmoid(hidden @ head["linear2"]["weight"] + head["linear2"]["bias"])
+    same = torch.tensor(episodes.query_y[t])[:, None] == torch.arange(ways)
+    return F.mse_loss(r.reshape(len(queries), ways), same.double())
+
+
+def torch_mann(θ, algorithm, episodes, t):
+    """Santoro et al.: eqs. 2 to 8 step by step, least used rows by sorting."""
+    x = torch.tensor(np.concatenate([episodes.support_x[t], episodes.query_x[t]])).flatten(1)
+    y = torch.tensor(np.concatenate([episodes.support_y[t], episodes.query_y[t]]))
+    heads, width, rows = algorithm.heads, algorithm.width, algorithm.rows
+    h = c = x.new_zeros(algorithm.controller)
+    memory, usage = x.new_full((rows, width), 1e-6), x.new_zeros(rows)
+    read, r = x.new_zeros(heads, rows), x.new_zeros(heads * width)
+    before, logits = x.new_zeros(algorithm.ways), []
+    weights = torch.cat([θ["lstm"]["w_h"], θ["lstm"]["w_r"]])
+    for image, label in zip(x, y, strict=True):
+        p = {"w_x": torch.cat([θ["lstm"]["w_x"], weights[len(h) :]]), "w_h": weights[: len(h)]}
+        h, c = torch_cell({**p, "b": θ["lstm"]["b"]}, torch.cat([image, before, r]), h, c)
+        made = h @ θ["interface"]["weight"] + θ["interface"]["bias"]
+        keys = torch.tanh(made[: heads * width]).reshape(heads, width)
+        gate = torch.sigmoid(made[heads * width :])[:, None]
+        least = usage.argsort(stable=True)
+        mark = torch.zeros_like(usage).index_fill(0, least[:heads], 1.0)
+        write = gate * read + (1 - gate) * mark
+        memory = memory.index_fill(0, least[:1], 0.0) + write.T @ keys
+        read = torch.softmax(F.cosine_similarity(keys[:, None], memory[None], dim=-1), -1)
+        r = (read @ memory).flatten()
+        usage = (algorithm.gamma * usage + read.sum(0) + write.sum(0)).detach()
+        out = torch.cat([h, r]) @ θ["out"]["weight"] + θ["out"]["bias"]
+        logits.append(out)
+        before = F.one_hot(label, algorithm.ways).double()
+    return F.cross_entropy(torch.stack(logits), y)
+
+
+def check_against(algorithm, params, episodes, task_loss):
+    """Loss and gradient against torch's of the mean of task_loss(θ, task)."""
+    loss, g = algorithm.meta_gradient(params, episodes)
+    θ = leaves(params)
+    wanted = sum(task_loss(θ, t) for t in range(len(episodes.support_x))) / len(episodes.support_x)
+    wanted.backward()
+    close(np.asarray(loss), wanted)
+    tree.map(lambda ours, theirs: close(ours, theirs.grad), g, θ)
+
+
+def learner(made, seed, **options):
+    """A learner around a Conv4, its parameters, and two tasks."""
+    rng = np.random.default_rng(seed)
+    algorithm = made(nn.Conv4(channels=6, image_size=17), **options)
+    params = float64(algorithm.init(rng), rng)
+    return algorithm, params, images(rng, tasks=2, ways=3, shots=2, queries=2, side=17)
+
+
+def test_siamese():
+    algorithm, params, episodes = learner(Siamese, 10, n_features=6)
+    check_against(algorithm, params, episodes, lambda θ, t: torch_siamese(θ, episodes, t))
+
+
+def test_matching():
+    algorithm, params, episodes = learner(Matching, 11, temperature=0.2)
+
+    def task_loss(θ, t):
+        g, f = embedded(θ, episodes, t)
+        return torch_matching(f, g, episodes, t, 0.2)
+
+    check_against(algorithm, params, episodes, task_loss)
+
+
+def test_full_context_embeddings():
+    algorithm, params, episodes = learner(FullContext, 12, n_features=6, processing_steps=3)
+
+    def task_loss(θ, t):
+        f, g = torch_full_context(θ, *embedded(θ, episodes, t), steps=3)
+        return torch_matching(f, g, episodes, t, 1.0)
+
+    check_against(algorithm, params, episodes, task_loss)
+
+
+def test_relation():
+    rng = np.random.default_rng(13)
+    algorithm = Relation(relation.embedding(4), n_channels=4)
+    params = float64(algorithm.init(rng), rng)
+    episodes = images(rng, tasks=2, ways=3, shots=2, queries=2, side=28)
+    check_against(algorithm, params, episodes, lambda θ, t: torch_relation(θ, episodes, t))
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_mann(heads):
+    rng = np.random.default_rng(14)
+    algorithm = MANN(3, 4, 6, rows=7, width=5, heads=heads)
+    params = float64(algorithm.init(rng), rng)
+    episodes = images(rng, tasks=2, ways=4, shots=1, queries=2, side=3)
+    order = rng.permutation(8)
+    episodes = episodes._replace(
+        query_x=episodes.query_x[:, order], query_y=episodes.query_y[:, order]
+    )
+    check_against(algorithm, params, episodes, lambda θ, t: torch_mann(θ, algorithm, episodes, t))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_reptile(optimizer):
+    """The way back from torch's own Adam, or SGD, of one task after another."""
+    rng = np.random.default_rng(15)
+    network = nn.Conv4(channels=6, image_size=17, pooling="stride", n_out=3)
+    params = float64(network.init(rng), rng)
+    episodes = images(rng, tasks=2, ways=3, shots=1, queries=3, side=17)
+    algorithm = Reptile(
+        network, inner_lr=0.01, inner_steps=4, inner_batch=6, inner_optimizer=optimizer
+    )
+    _, g = algorithm.meta_gradient(params, episodes)
+    # the first drawing of every class, which is the support's, then the second, ...
+    order = np.arange(9).reshape(3, 3).T.ravel()
+    ends = []
+    for t in range(2):
+        x = np.concatenate([episodes.support_x[t], episodes.query_x[t, order]])
+        y = np.concatenate([episodes.support_y[t], episodes.query_y[t, order]])
+        θ = leaves(params)
+        made = {
+            "adam": lambda p: torch.optim.Adam(p, 0.01, betas=(0.0, 0.999)),
+            "sgd": lambda p: torch.optim.SGD(p, 0.01),
+        }[optimizer](tree.flatten(θ)[0])
+        for step in range(4):
+            batch = [i % 12 for i in range(6 * step, 6 * step + 6)]
+            made.zero_grad()
+            logits = torch_conv4(θ, torch.tensor(x[batch]), "stride")
+            F.cross_entropy(logits, torch.tensor(y[batch])).backward()
+            made.step()
+        ends.append(θ)
+    tree.map(lambda ours, p, a, b: close(ours, p - (a + b).detach().numpy() / 2), g, params, *ends)
 
 
 # --- operations and optimisers --------------------------------------------------------------------

@@ -78,17 +78,21 @@ def test_pairs_are_half_the_same_and_uniform_over_alphabets(ways):
     assert len(different) == 42
 
 
-def test_pairs_of_turned_characters_are_turned_alike():
+@pytest.mark.parametrize("rotations", ["classes", "episode"])
+def test_pairs_of_turned_characters_are_turned_alike(rotations):
     images = np.zeros((3, 2, 3, 3, 1), np.uint8)
     images[:, :, 0, 0] = 1 + np.arange(3)[:, None, None]  # a corner says how it was turned
-    data = ImageDataset(images, ["a/0", "a/1", "a/2"], rotations="classes")
-    x, y = Pairs(data).draw(np.random.default_rng(2), 100, 1, 2)
-    corners = x[:, 0, :, :, :, 0] > 0
+    data = ImageDataset(images, ["a/0", "a/1", "a/2"], rotations=rotations)
+    x, y = Pairs(data).draw(np.random.default_rng(2), 50, 2, 2)
+    corners = x[..., 0].reshape(100, 2, 3, 3) > 0
     assert (corners[:, 0] == corners[:, 1]).all()
     assert len({c.tobytes() for c in corners[:, 0]}) == 4
-    assert (x.max((3, 4, 5)) - 1 == y // 4).all()
-    with pytest.raises(ValueError, match="Pairs wants 'none' or 'classes', got 'episode'"):
-        Pairs(dataset(rotations="episode"))
+    assert (x.max((3, 4, 5)) - 1 == (y // 4 if rotations == "classes" else y)).all()
+
+
+def test_pairs_refuse_classes_turned_by_themselves():
+    with pytest.raises(ValueError, match="none, classes or episode, got 'class-episode'"):
+        Pairs(dataset(rotations="class-episode"))
 
 
 def test_pairs_are_episodes():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import data, episodes, nn, optim
+from scratchmeta import data, episodes, nn, optim, tree
 from scratchmeta.algorithms import MANN, LSTMBaseline
 from scratchmeta.algorithms.mann import START, letters, sequence
 from scratchmeta.cases import float64, images
@@ -83,6 +83,43 @@ def test_a_query_is_read_alone_after_the_support():
         logits = algorithm.sequence_logits(params, x, y)[:, -1]
         wanted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         np.testing.assert_allclose(predicted[:, q], wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mann", "mann, strings", "lstm"])
+def test_a_label_is_seen_only_afterwards(name):
+    algorithm, params, _ = INSTANCES[name](np.random.default_rng(4))
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((2, 6, 8, 8, 1)), rng.integers(0, 2, (2, 6))
+    plain = algorithm.sequence_logits(params, x, y)
+    for t in range(6):
+        other = y.copy()
+        other[:, t] = 1 - y[:, t]
+        changed = (algorithm.sequence_logits(params, x, other) != plain).any(axis=(0, 2))
+        np.testing.assert_array_equal(changed, np.arange(6) > t)
+
+
+@pytest.mark.parametrize("name", ["mann", "lstm"])
+def test_on_noise_accuracy_is_chance(name):
+    algorithm, params, _ = INSTANCES[name](np.random.default_rng(6))
+    batch = images(np.random.default_rng(7), tasks=200, queries=2)
+    right = algorithm.predict(params, batch).argmax(-1) == batch.query_y
+    assert abs(right.mean() - 1 / 2) < 4 * np.sqrt(1 / 4 / right.size)
+
+
+def test_permuting_the_labels_permutes_the_prediction_of_a_symmetric_network():
+    """With the weights of the labels permuted too; their order means nothing to the rest."""
+    algorithm, params, batch = INSTANCES["mann"](np.random.default_rng(8))
+    swapped = batch._replace(support_y=1 - batch.support_y)
+    mirrored = tree.map(np.copy, params)
+    mirrored["lstm"]["w_x"][-2:] = params["lstm"]["w_x"][-2:][::-1]
+    mirrored["out"]["weight"][:] = params["out"]["weight"][:, ::-1]
+    mirrored["out"]["bias"][:] = params["out"]["bias"][::-1]
+    # shot by shot an episode's classes come in the order of their examples, not of their labels
+    np.testing.assert_allclose(
+        algorithm.predict(mirrored, swapped)[..., ::-1],
+        algorithm.predict(params, batch),
+        atol=1e-12,
+    )
 
 
 # --- the memory's invariants ---

@@ -1,11 +1,20 @@
 """Siamese, Matching and Relation Networks against nested loops over tasks, queries and examples."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from small import INSTANCES
+from small import INSTANCES, accuracies
 
 from scratchmeta import experiment, nn, ops, presets, tree
-from scratchmeta.algorithms import FullContext, Matching, Relation, siamese
+from scratchmeta.algorithms import (
+    FullContext,
+    Matching,
+    Prototypical,
+    Relation,
+    Siamese,
+    siamese,
+)
 from scratchmeta.algorithms.relation import class_maps, embedding
 from scratchmeta.cases import float64, images
 from scratchmeta.episodes import Episode
@@ -193,6 +202,57 @@ def test_probabilities_sum_to_one(name):
     np.testing.assert_allclose(np.exp(algorithm.predict(params, episodes)).sum(-1), 1)
 
 
+def with_policy(name, policy):
+    """A learner whose network has batch-norm, its parameters calibrated, and episodes."""
+    network = nn.MLP([16, 5, 3], activation=ops.tanh, batch_norm=True)
+    made = {
+        "siamese": lambda: Siamese(network, n_features=3, batch_norm=policy),
+        "matching": lambda: Matching(network, temperature=0.2, batch_norm=policy),
+        "matching-fce": lambda: FullContext(network, n_features=3, batch_norm=policy),
+    }
+    rng = np.random.default_rng(7)
+    algorithm, episodes = made[name](), images(rng, side=4, queries=3)
+    params = algorithm.calibrate(float64(algorithm.init(rng), rng), episodes)
+    return algorithm, params, episodes
+
+
+@pytest.mark.parametrize("policy", ["transductive", "support", "running"])
+@pytest.mark.parametrize("name", ["siamese", "matching", "matching-fce"])
+def test_queries_influence_one_another_only_under_the_transductive_policy(name, policy):
+    algorithm, params, episodes = with_policy(name, policy)
+    together = algorithm.predict(params, episodes)[:, :1]
+    single = episodes._replace(query_x=episodes.query_x[:, :1], query_y=episodes.query_y[:, :1])
+    alone = np.allclose(algorithm.predict(params, single), together, atol=1e-10)
+    assert alone == (policy != "transductive")
+
+
+@pytest.mark.parametrize("name", METRIC_BASED)
+def test_on_noise_accuracy_is_chance(name):
+    """Were a label to leak into a query, this would be above 1/2."""
+    algorithm, params, _ = instance(name)
+    episodes = images(np.random.default_rng(5), tasks=200, queries=2)
+    right = algorithm.predict(params, episodes).argmax(-1) == episodes.query_y
+    assert abs(right.mean() - 1 / 2) < 4 * np.sqrt(1 / 4 / right.size)
+
+
+LEARNERS = {
+    "siamese": lambda network: Siamese(network, n_features=8),
+    "matching": lambda network: Matching(network, temperature=0.1),
+    "matching-fce": lambda network: FullContext(network, n_features=8, temperature=0.1),
+    "relation": lambda _: Relation(nn.ConvBlock(1, 8), n_channels=8, map_size=6),
+    "prototypical": Prototypical,
+}
+
+
+@pytest.mark.parametrize("name", METRIC_BASED)
+def test_it_learns(name):
+    """Bars at the class's angle in noise: from near chance to nearly always right in seconds."""
+    algorithm = LEARNERS[name](nn.Conv4(channels=8, image_size=12, pooling="stride"))
+    before, after = accuracies(algorithm, np.random.default_rng(0), steps=250)
+    assert before < 0.5
+    assert after > 0.85
+
+
 # --- facts and limits ---
 
 
@@ -215,6 +275,20 @@ def test_in_float32_no_probability_underflows():
     assert np.isfinite(np.log(p)).all()
     with pytest.raises(ValueError, match=r"temperature: wanted at least 0.025, got 0.02"):
         Matching(nn.MLP([4, 2]), temperature=0.02)
+
+
+def test_relation_never_holds_the_concatenated_maps():
+    """A training step of 20 ways and 10 queries each: 4000 pairs, whose maps would be 51 MB."""
+    rng = np.random.default_rng(0)
+    algorithm = Relation(embedding())
+    params = algorithm.init(rng)
+    batch = images(rng, side=28, tasks=1, ways=20, shots=1, queries=10)
+    batch = tree.map(lambda a: a.astype(np.float32) if a.dtype == np.float64 else a, batch)
+    tracemalloc.start()
+    algorithm.meta_gradient(params, batch)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 * 2**20  # 145 MiB measured, with the gradient and the embedding's maps
 
 
 @pytest.mark.parametrize(("padding", "least"), [("same", 4), ("valid", 10)])

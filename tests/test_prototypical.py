@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scratchmeta import nn, optim, tree
+from scratchmeta import nn, tree
 from scratchmeta.algorithms import Prototypical
 from scratchmeta.algorithms.prototypical import prototypes
 from scratchmeta.episodes import Episode
@@ -131,35 +131,3 @@ def test_calibration_averages_over_tasks_and_leaves_the_rest():
     stripped = nn.without_statistics(calibrated)
     assert tree.paths(stripped) == tree.paths(params)
     tree.map(np.testing.assert_array_equal, stripped, params)
-
-
-def test_it_learns():
-    """Bars at the class's angle in noise: from near chance to nearly always right in seconds."""
-    rng = np.random.default_rng(9)
-    y, x = np.mgrid[-1:1:12j, -1:1:12j]
-
-    def bars(n, tasks=2, ways=4):
-        labels = np.tile(np.repeat(np.arange(ways), n), (tasks, 1))
-        angles = (rng.permuted(np.tile(np.arange(8), (tasks, 1)), axis=1) * np.pi / 8)[:, :ways]
-        return labels, angles
-
-    def episode():
-        (sy, angles), (qy, _) = bars(1), bars(3)
-
-        def draw(labels):
-            a = np.take_along_axis(angles, labels, 1)[..., None, None]
-            bar = np.exp(-20 * (np.cos(a) * x + np.sin(a) * y) ** 2)
-            return (bar + 0.3 * rng.normal(size=bar.shape))[..., None].astype(np.float32)
-
-        return Episode(draw(sy), sy, draw(qy), qy)
-
-    algorithm = Prototypical(nn.Conv4(channels=8, image_size=12, pooling="stride"))
-    params = algorithm.init(np.random.default_rng(0))
-    adam = optim.Adam(3e-3)
-    state = adam.init(params)
-    for _ in range(150):
-        _, g = algorithm.meta_gradient(params, episode())
-        params, state = adam.step(params, g, state)
-    tests = [episode() for _ in range(20)]
-    right = [(algorithm.predict(params, e).argmax(-1) == e.query_y).mean() for e in tests]
-    assert np.mean(right) > 0.85

@@ -93,6 +93,30 @@ def test_regression():
     assert np.isfinite(loss)
 
 
+@pytest.mark.parametrize("name", ["reptile", "reptile, Adam", "reptile, one by one"])
+def test_on_noise_accuracy_is_chance_before_and_after_adaptation(name):
+    algorithm, params, _ = INSTANCES[name](np.random.default_rng(2))
+    episodes = images(np.random.default_rng(3), tasks=150, queries=2)
+    for steps in (0, 2):
+        algorithm.eval_inner_steps = steps
+        right = algorithm.predict(params, episodes).argmax(-1) == episodes.query_y
+        assert abs(right.mean() - 1 / 2) < 4 * np.sqrt(1 / 4 / right.size)
+
+
+def test_one_step_of_gradient_descent_is_ordinary_training():
+    """Reptile with one inner step is SGD on the minibatch (section 5)."""
+    algorithm, params, episodes = learner(inner_optimizer="sgd")
+    algorithm.inner_steps = 1
+    _, gradient = algorithm.meta_gradient(params, episodes)
+    x, y = algorithm.training_data(episodes)
+
+    def loss(params):
+        return ops.mean(losses.cross_entropy(NETWORK(params, x[:, :4]), y[:, :4]))
+
+    _, wanted = value_and_grad(loss)(params)
+    tree.map(lambda a, b: np.testing.assert_allclose(a, 0.05 * b, atol=1e-15), gradient, wanted)
+
+
 def test_it_learns():
     """Sinusoids: after training, the same adaptation ends with a third of the error."""
     algorithm = Reptile(

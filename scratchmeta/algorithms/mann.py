@@ -22,8 +22,11 @@ every query by itself, from the memory as the support left it.
 
 Differs from the paper
     A write interpolates towards all n least used rows, as eq. 6 has it; only the least used one is
-    set to zero. Memory starts at 10⁻⁶, usage and read weights at zero. The sequence has as many
-    examples of each class. Trained by Adam, not RMSProp; γ is the supplement's 0.99.
+    set to zero. Of rows used alike, as all are at the start, the first count: eq. 6 by itself would
+    choose them all. Keys pass a tanh, and every head has a gate of its own, where the paper names
+    one key and one gate. Memory starts at 10⁻⁶, usage and read weights at zero. The loss is the
+    mean over the sequence, whose length is the same in all tasks, not the sum. The sequence has as
+    many examples of each class. Trained by Adam, not RMSProp; γ is the supplement's 0.99.
 
 Differs from the post
     α is no hyperparameter but computed at each step; the row that is zeroed is the least used
@@ -181,7 +184,6 @@ class LSTMBaseline:
         """
         x, y = sequence(episodes)
         logits = self.sequence_logits(params, x, y)
-        right = np.ones(y.shape, bool)
         symbols = 1 if self.labels == "one-hot" else LETTERS
         best = backend.to_numpy(logits).reshape(*y.shape, symbols, -1).argmax(axis=-1)
         labels = backend.to_numpy(y)

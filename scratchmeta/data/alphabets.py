@@ -44,15 +44,16 @@ class Pairs:
     A task has n_way images, each with n − 1 to compare it with: in turn one of the same character
     and one of another of its alphabet, all of different drawers. Alphabets are equally likely, and
     so are the characters of one. Labels are the numbers of the characters in `dataset`, the same
-    where a pair is.
+    where a pair is. With rotations "episode" the two of a pair are turned alike; "class-episode"
+    is refused.
     """
 
     n_classes = 2**62  # of as many images as one likes
 
     def __init__(self, dataset: Any) -> None:
-        if dataset.rotations not in ("none", "classes"):
+        if dataset.rotations == "class-episode":
             raise ValueError(
-                f"rotations: Pairs wants 'none' or 'classes', got {dataset.rotations!r}"
+                "rotations: wanted for pairs none, classes or episode, got 'class-episode'"
             )
         self.dataset, self.n_drawings = dataset, dataset.n_drawings
         several = [alphabet for alphabet in dataset.alphabets if len(alphabet) > 1]
@@ -72,9 +73,8 @@ class Pairs:
         same = (number % 2 == 1) | (np.arange(n) == 0)
         place = np.where(same, first, (first + others) % size)
         classes = self._classes[self._starts[alphabet] + place]  # (T, N, n)
-        drawings = distinct(rng, tasks * n_way, n, self.n_drawings)
-        flat = classes.reshape(tasks, n_way * n), drawings.reshape(tasks, n_way * n, 1)
-        x = self.dataset.gather(*flat, rng)
+        drawings = distinct(rng, tasks * n_way, n, self.n_drawings)[..., None]
+        x = self.dataset.gather(classes.reshape(tasks * n_way, n), drawings, rng)
         return x.reshape(tasks, n_way, n, *x.shape[3:]), classes
 
     def __repr__(self) -> str:
