@@ -130,21 +130,29 @@ def test_the_memory_step_by_step():
     rng = np.random.default_rng(3)
     state = algorithm.start(2, rng.standard_normal(1))
     np.testing.assert_array_equal(state.rows, START)
-    for _ in range(12):
+    np.testing.assert_array_equal(state.usage, 0)
+    for step in range(12):
         before = state
         _, state = algorithm.step(params, rng.standard_normal((2, 16)), before)
+        made = state.h @ params["interface"]["weight"] + params["interface"]["bias"]
+        keys, gates = np.tanh(made[:, :6]).reshape(2, 2, 3), sigmoid(made[:, 6:])
         np.testing.assert_allclose(state.read.sum(-1), 1)
-        # usage decays and grows by what was read and written; a head writes at most 1 + (heads − 1)
-        written = state.usage - 0.99 * before.usage - state.read.sum(1)
-        assert (written >= -1e-12).all()
-        # the least used row holds only what this step wrote: multiples of the keys, |key| < 1
-        least = before.usage.argmin(-1)
-        wiped = state.rows[np.arange(2), least]
-        assert (np.abs(wiped) <= 2).all()
-        others = np.ones((2, 6), bool)
-        others[np.arange(2), least] = False
-        idle = others & (written < 1e-12)
-        np.testing.assert_allclose(state.rows[idle], before.rows[idle], atol=1e-9)
+        for t in range(2):
+            # what eq. 7 writes: a head's weights sum to σ(α), once something was read, and
+            # 1 − σ(α) for each of the two least used rows
+            least = np.argsort(before.usage[t], kind="stable")[:2]
+            write = gates[t][:, None] * before.read[t]
+            write[:, least] += 1 - gates[t][:, None]
+            np.testing.assert_allclose(write.sum(-1), gates[t] * (step > 0) + 2 * (1 - gates[t]))
+            # eq. 5, usage decays and grows by what was read and written
+            grown = state.read[t].sum(0) + write.sum(0)
+            np.testing.assert_allclose(state.usage[t], 0.99 * before.usage[t] + grown)
+            # eq. 8, the least used row was forgotten first, the others are kept
+            written = write.T @ keys[t]
+            np.testing.assert_allclose(state.rows[t][least[0]], written[least[0]])
+            others = np.arange(6) != least[0]
+            kept = before.rows[t][others] + written[others]
+            np.testing.assert_allclose(state.rows[t][others], kept, atol=1e-15)
 
 
 # --- sequences and labels ---
