@@ -441,7 +441,7 @@ _NTM_PAPER = replace(
 _NTM = {
     ("copy", "quick"): _of(NTM("feed-forward"), Copy(lengths=(1, 10)), NoNetwork(), _NTM_QUICK),
     ("copy", "paper"): _of(NTM(memory="learned"), Copy(), NoNetwork(), _NTM_PAPER),
-    ("recall", "quick"): _of(NTM(), Recall(), NoNetwork(), replace(_NTM_QUICK, steps=20_000)),
+    ("recall", "quick"): _of(NTM(), Recall(), NoNetwork(), replace(_NTM_QUICK, steps=10_000)),
     ("recall", "paper"): _of(NTM(memory="learned"), Recall(), NoNetwork(), _NTM_PAPER),
 }
 _NTM["copy", "paper-feed-forward"] = _NTM["copy", "paper"] | {
