@@ -372,15 +372,24 @@ def taylor(argv: Sequence[str]) -> int:
     options = parse(TaylorOptions, argv, "taylor")
     from scratchmeta.analysis import taylor
 
-    found = [taylor.measure(name, k, options.seed) for k in options.k for name in taylor.MEASURED]
+    problems = [taylor.problem(k, options.seed, options.problem) for k in options.k]
+    found = [taylor.measure(name, problem) for problem in problems for name in taylor.MEASURED]
     if options.plot:
         _plots("taylor").expansions(found, options.plot)
     if options.json:
         print(json.dumps([expansion._asdict() for expansion in found]))
         return 0
-    print(f"{'gradient of':<12}{'k':>3}{'residual at α = 0.01':>24}{'falls as α to the':>20}")
+    print(f"what is left of the gradients of a {options.problem} problem, relative to them")
+    print(f"{'':<15}{'less the terms in A':^32}{'less those in A and B':^32}")
+    columns = f"{'α = 0.01':>10}{'0.1':>9}{'∝ α to the':>13}"
+    print(f"{'gradient of':<12}{'k':>3}{columns}{columns}")
     for each in found:
-        print(f"{each.name:<12}{each.k:>3}{each.residuals[-1]:>24.2e}{each.slope:>20.3f}")
+        (with_1, without_1), (with_2, without_2) = each.at(0.01), each.at(0.1)
+        print(
+            f"{each.name:<12}{each.k:>3}"
+            f"{without_1:>10.1e}{without_2:>9.1e}{each.slope_without_b:>13.3f}"
+            f"{with_1:>10.1e}{with_2:>9.1e}{each.slope:>13.3f}"
+        )
     return 0
 
 

@@ -111,17 +111,20 @@ class BenchOptions:
 class TaylorOptions:
     """Compare the gradients of FOMAML, MAML and Reptile with their leading terms in α.
 
-    Prints how fast what is left falls with α: as α to the power of 2 if the terms are right.
+    Prints how much is left, and how fast it falls with α: as α to the power of 2 if the terms are
+    right, of 1 without those in B. docs/analysis.md says what A and B are.
     """
 
     k: tuple[int, ...] = (2, 3, 4)
     """Numbers of minibatches."""
+    problem: Literal["linear", "sinusoid"] = "linear"
+    """A linear model on random data, or MAML's network (with tanh) on a sine wave."""
     seed: int = 0
     """Decides the problem."""
     plot: Path | None = None
     """Draw the residuals over α into this file."""
     json: bool = False
-    """Print a JSON list of objects: name, k, alphas, residuals, slope."""
+    """Print a JSON list: name, k, alphas, residuals, without_b, slope, slope_without_b of each."""
 
 
 @dataclass(frozen=True)

@@ -173,14 +173,30 @@ def learning(run: Run, path: Path) -> Path:
 
 
 def expansions(found: Sequence[Expansion], path: Path) -> Path:
-    """Draws the residuals of the leading terms over α, with lines of slope 2; returns the path."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axis = figure.subplots()
-    for each in found:
-        axis.loglog(each.alphas, each.residuals, ".-", label=f"{each.name}, k = {each.k}")
-    alphas = np.array(found[0].alphas)
-    axis.loglog(alphas, (alphas / alphas[-1]) ** 2, "k:", label="α²")
-    axis.set(xlabel="α", ylabel="relative residual")
-    axis.legend(fontsize=7)
+    """Draws what the leading terms leave over α, a panel an algorithm; returns the path.
+
+    With B and without, and beside the straight parts the slopes 2 and 1.
+    """
+    names = list(dict.fromkeys(each.name for each in found))
+    figure = Figure(figsize=(4 * len(names), 4), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for name, axis in zip(names, panels, strict=True):
+        own = [each for each in found if each.name == name]
+        for each in own:
+            [line] = axis.loglog(each.alphas, each.residuals, ".-", label=f"k = {each.k}")
+            axis.loglog(each.alphas, each.without_b, "--", color=line.get_color(), linewidth=0.9)
+        small = np.array(own[0].alphas)[:9]
+        firsts = [(each.residuals[0], each.without_b[0]) for each in own]
+        for power, first in zip((2, 1), np.min(firsts, axis=0), strict=True):
+            guide = 0.3 * first * (small / small[0]) ** power
+            axis.loglog(small, guide, "k:", linewidth=0.9)
+            axis.annotate(
+                "∝ α²" if power == 2 else "∝ α", (small[4], guide[4]), (6, -9),
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+        axis.set(xlabel="α", title=name)
+        axis.grid(color="0.92")
+    panels[0].set_ylabel("residual / gradient")
+    panels[0].legend(title="less A and B; dashed: less A", fontsize=8, title_fontsize=8)
     figure.savefig(path, dpi=120)
     return path

@@ -1,5 +1,7 @@
 """The expansions of FOMAML, MAML and Reptile, the identities beside them, and the post's errata."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -12,9 +14,39 @@ from scratchmeta.cases import curves, float64
 @pytest.mark.parametrize("k", [2, 3, 4])
 @pytest.mark.parametrize("name", taylor.MEASURED)
 def test_the_residual_falls_as_the_square_of_alpha(name, k):
-    found = taylor.measure(name, k)
+    """And without the terms in B only as α itself."""
+    found = taylor.measure(name, taylor.problem(k))
     assert found.slope == pytest.approx(2, abs=0.05)
-    assert found.residuals[-1] < 0.05
+    assert found.slope_without_b == pytest.approx(1, abs=0.05)
+    left, without_b = found.at(0.01)
+    assert left < 1e-3 < without_b
+
+
+@pytest.mark.parametrize("name", taylor.MEASURED)
+def test_so_it_does_for_a_network_on_a_sine_wave(name):
+    found = taylor.measure(name, taylor.problem(2, kind="sinusoid"), alphas=taylor.ALPHAS[:5])
+    assert found.slope == pytest.approx(2, abs=0.05)
+
+
+def in_order(p, order):
+    """The problem with its minibatches in this order."""
+    order = list(order)
+    return p._replace(x=p.x[order], y=p.y[order])
+
+
+@pytest.mark.parametrize("kind", taylor.PROBLEMS)
+def test_what_is_measured_is_what_plain_gradient_descent_gives(kind):
+    """One order after another, without the library's algorithms."""
+    p = taylor.problem(3, kind=kind)
+    orders = list(itertools.permutations(range(3)))
+    gradients = [taylor.path(p, 0.05, order)[1] for order in orders]
+    wanted = {
+        "FOMAML": np.mean([g[-1] for g in gradients], axis=0),
+        "MAML": np.mean([taylor.maml_in_order(in_order(p, o), 0.05) for o in orders], axis=0),
+        "Reptile": np.mean([sum(g) for g in gradients], axis=0),
+    }
+    for name, measured in taylor.MEASURED.items():
+        np.testing.assert_allclose(measured(p, 0.05), wanted[name], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", taylor.MEASURED)
@@ -26,7 +58,7 @@ def test_another_multiple_of_b_leaves_a_residual_of_first_order(name, monkeypatc
         return right(name, problem, 1.1 * alpha)
 
     monkeypatch.setattr(taylor, "predicted", off)
-    assert taylor.measure(name).slope == pytest.approx(1, abs=0.1)
+    assert taylor.measure(name, taylor.problem()).slope == pytest.approx(1, abs=0.1)
 
 
 def test_a_and_b_are_gradients_of_what_they_are_said_to_be():
@@ -45,6 +77,63 @@ def test_a_and_b_are_gradients_of_what_they_are_said_to_be():
         for d in np.eye(7):
             numeric = (f(p.moved(step * d)) - f(p.moved(-step * d))) / (2 * step)
             assert numeric == pytest.approx(gradient @ d, abs=1e-7)
+
+
+def falls_with(p, gradient, terms):
+    """The exponent of α with which gradient(α) − terms(α) falls."""
+    left = [np.linalg.norm(gradient(alpha) - terms(alpha)) for alpha in taylor.ALPHAS]
+    return taylor.slope(taylor.ALPHAS, left)
+
+
+def test_with_one_batch_for_all_steps_reptile_does_not_compare_batches():
+    """The post's section on MAML repeats a batch, that on Reptile does not: there it matters.
+
+    H_i g_j with i ≠ j makes the gradients of batches agree; H_i g_i only makes them short.
+    """
+    p = taylor.problem(3)
+    a, b = taylor.terms(p)
+    own = np.mean([p.hessian_times(i, p.gradient(i)) for i in range(3)], axis=0)
+
+    def repeated(alpha):
+        return np.mean([sum(taylor.path(p, alpha, [i] * 3)[1]) for i in range(3)], axis=0)
+
+    def expanded(c):
+        return lambda alpha: 3 * a - 3 * alpha * c
+
+    assert falls_with(p, repeated, expanded(b)) == pytest.approx(1, abs=0.05)
+    assert falls_with(p, repeated, expanded(own)) == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["FOMAML", "MAML"])
+def test_for_maml_one_batch_for_all_inner_steps_changes_no_leading_term(name):
+    """As the query comes from another batch, all pairs still are of different ones."""
+    p = taylor.problem(3)
+    pairs = list(itertools.permutations(range(3), 2))
+
+    def repeated(alpha):
+        orders = [[i, i, j] for i, j in pairs]
+        if name == "MAML":
+            found = [taylor.maml_in_order(in_order(p, order), alpha) for order in orders]
+        else:
+            found = [taylor.path(p, alpha, order)[1][-1] for order in orders]
+        return np.mean(found, axis=0)
+
+    def expanded(alpha):
+        return taylor.predicted(name, p, alpha)
+
+    assert falls_with(p, repeated, expanded) == pytest.approx(2, abs=0.05)
+    fresh = taylor.MEASURED[name](p, 0.1)
+    assert np.linalg.norm(repeated(0.1) - fresh) > 1e-4 * np.linalg.norm(fresh)
+
+
+def test_the_outer_rate_is_not_the_inner_one():
+    """The post's (1 − α) θ + α W with Reptile's W moves by α² g for one step, not by α g."""
+    p, alpha = taylor.problem(2), 0.1
+    g = p.gradient(0)
+    start = taylor.vector(p.params)
+    w = taylor.vector(taylor.path(p, alpha, [0, 1])[0][1])
+    np.testing.assert_allclose(w, start - alpha * g)  # ε = 1: gradient descent
+    np.testing.assert_allclose((1 - alpha) * start + alpha * w, start - alpha**2 * g)
 
 
 def test_the_first_steps_factor_stands_leftmost():
@@ -86,7 +175,9 @@ def test_the_gradient_of_half_the_squared_distance_is_the_way_from_the_projectio
 
 def test_at_least_two_minibatches():
     with pytest.raises(ValueError, match="k: wanted at least 2 minibatches, got 1"):
-        taylor.measure("MAML", 1)
+        taylor.measure("MAML", taylor.problem(1))
+    with pytest.raises(ValueError, match="kind: wanted one of linear, sinusoid, got 'cubic'"):
+        taylor.problem(2, kind="cubic")
 
 
 def test_compare_tends_to_agreement_as_alpha_falls():

@@ -710,8 +710,11 @@ def test_taylor(capsys, tmp_path):
     assert [each["name"] for each in found] == ["FOMAML", "MAML", "Reptile"]
     assert all(abs(each["slope"] - 2) < 0.05 for each in found)
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["taylor", "--k", "3"]) == 0
-    assert "falls as α to the" in capsys.readouterr().out
+    assert main(["taylor", "--k", "2", "--problem", "sinusoid"]) == 0
+    text = capsys.readouterr().out
+    assert "less those in A and B" in text
+    assert re.search(r"^MAML +2 .* 2\.00\d$", text, re.MULTILINE)
+    assert "k: wanted at least 2" in refused(capsys, "taylor", "--k", "1")
 
 
 def test_compare(capsys, monkeypatch, tmp_path):

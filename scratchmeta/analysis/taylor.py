@@ -14,7 +14,8 @@ With an inner rate α, averaged over all orders, and with errors of order α²,
 
 The measured gradients are those of this library's MAML and Reptile: an order of the batches is a
 task. A term is right if the residual falls as α², which `measure` fits: the slope of log residual
-over log α. Further down are identities, and the forms that the post gives them.
+over log α. Further down are identities, and the forms that the post gives them. docs/analysis.md
+derives all of it and has the figure.
 """
 
 import itertools
@@ -23,12 +24,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchmeta import core, nn, ops, tree
+from scratchmeta import core, losses, nn, ops, tree
 from scratchmeta.algorithms import MAML, Reptile
+from scratchmeta.data import Sinusoids
 from scratchmeta.episodes import Episode
 
-ALPHAS = tuple(np.geomspace(1e-4, 1e-2, 9))
-_EXAMPLES, _FEATURES = 5, 6
+ALPHAS = tuple(10.0 ** (e / 4) for e in range(-16, 1))  # 0.0001 to 1
+FITTED = 1.01e-3  # the largest α that is small enough for the slope
+PROBLEMS = ("linear", "sinusoid")
 
 
 def log_cosh(prediction, target):
@@ -38,9 +41,10 @@ def log_cosh(prediction, target):
 
 
 class Problem(NamedTuple):
-    """k minibatches for a linear model, and parameters φ to start from."""
+    """k minibatches for a network, and parameters φ to start from."""
 
     network: Any
+    criterion: Any  # of outputs and targets, one number per task
     params: Any
     x: np.ndarray  # (k, examples, features)
     y: np.ndarray  # (k, examples, 1)
@@ -52,7 +56,9 @@ class Problem(NamedTuple):
 
     def loss(self, i: int):
         """L_i, a function of the parameters."""
-        return lambda params: log_cosh(self.network(params, self.x[i]), self.y[i])
+        return lambda params: ops.sum(
+            self.criterion(self.network(params, self.x[i : i + 1]), self.y[i : i + 1])
+        )
 
     def gradient(self, i: int, params: Any = None) -> np.ndarray:
         """g_i as one vector, at φ or at other parameters."""
@@ -78,13 +84,26 @@ class Problem(NamedTuple):
         return tree.map(lambda p, d: p + d, self.params, self.like(v))
 
 
-def problem(k: int = 3, seed: int = 0) -> Problem:
-    """k minibatches of 5 examples for a linear model of 6 features, in float64."""
-    rng = np.random.default_rng([seed, k])
-    network = nn.Linear(_FEATURES, 1)
-    params = tree.map(lambda p: rng.standard_normal(p.shape), network.init(rng))
-    x = rng.standard_normal((k, _EXAMPLES, _FEATURES))
-    return Problem(network, params, x, 2 * rng.standard_normal((k, _EXAMPLES, 1)))
+def problem(k: int = 3, seed: int = 0, kind: str = "linear") -> Problem:
+    """k minibatches in float64.
+
+    "linear": 5 random examples each, 6 features, a linear model and `log_cosh`. "sinusoid": 10
+    points each of one sine wave, MAML's network of two layers of 40, new and with tanh for its
+    kinked ReLU, and the squared error; wave and network are the same for every k.
+    """
+    if kind == "linear":
+        rng = np.random.default_rng([seed, k])
+        network: Any = nn.Linear(6, 1)
+        params = tree.map(lambda p: rng.standard_normal(p.shape), network.init(rng))
+        x = rng.standard_normal((k, 5, 6))
+        return Problem(network, log_cosh, params, x, 2 * rng.standard_normal((k, 5, 1)))
+    if kind != "sinusoid":
+        raise ValueError(f"kind: wanted one of {', '.join(PROBLEMS)}, got {kind!r}")
+    rng = np.random.default_rng(seed)
+    network = nn.MLP([1, 40, 40, 1], activation=ops.tanh)
+    params = tree.astype(network.init(rng), np.float64)
+    x, y = (a.astype(np.float64).reshape(k, 10, 1) for a in Sinusoids().draw(rng, 1, 1, 10 * k))
+    return Problem(network, losses.mse, params, x, y)
 
 
 def vector(params: Any) -> np.ndarray:
@@ -108,7 +127,12 @@ def _maml(problem: Problem, alpha: float, first_order: bool) -> np.ndarray:
 
     episodes = Episode(interleaved(x), interleaved(y), x[:, -1], y[:, -1])
     algorithm = MAML(
-        problem.network, alpha, problem.k - 1, first_order, inner_batches="fresh", loss=log_cosh
+        problem.network,
+        alpha,
+        problem.k - 1,
+        first_order=first_order,
+        inner_batches="fresh",
+        loss=problem.criterion,
     )
     return vector(algorithm.meta_gradient(problem.params, episodes)[1])
 
@@ -116,14 +140,15 @@ def _maml(problem: Problem, alpha: float, first_order: bool) -> np.ndarray:
 def _reptile(problem: Problem, alpha: float) -> np.ndarray:
     orders = _orders(problem)
     x, y = (a[orders].reshape(len(orders), -1, a.shape[-1]) for a in (problem.x, problem.y))
-    n = x.shape[1] - _EXAMPLES
+    batch = problem.x.shape[1]
+    n = x.shape[1] - batch
     algorithm = Reptile(
         problem.network,
         alpha,
         inner_steps=problem.k,
-        inner_batch=_EXAMPLES,
+        inner_batch=batch,
         inner_optimizer="sgd",
-        loss=log_cosh,
+        loss=problem.criterion,
     )
     _, gradient = algorithm.meta_gradient(
         problem.params, Episode(x[:, :n], y[:, :n], x[:, n:], y[:, n:])
@@ -159,33 +184,60 @@ def predicted(name: str, problem: Problem, alpha: float) -> np.ndarray:
 
 
 class Expansion(NamedTuple):
-    """|measured − predicted| / |measured| for each α, and the slope of its logarithm over log α."""
+    """|measured − predicted| / |measured| for each α, and how it falls with α.
+
+    `without_b` are the residuals of the terms in A alone. A slope is that of the residual's
+    logarithm over log α, for α up to FITTED.
+    """
 
     name: str
     k: int
     alphas: tuple[float, ...]
     residuals: tuple[float, ...]
+    without_b: tuple[float, ...]
     slope: float
+    slope_without_b: float
+
+    def at(self, alpha: float) -> tuple[float, float]:
+        """The residual and that without B, at the α nearest to this one."""
+        place = int(np.argmin(np.abs(np.log(self.alphas) - math.log(alpha))))
+        return self.residuals[place], self.without_b[place]
 
 
 def slope(alphas: Any, residuals: Any) -> float:
-    """The exponent of α that the residuals fall with: least squares of logarithms."""
-    return float(np.polyfit(np.log(alphas), np.log(residuals), 1)[0])
+    """The exponent of α that the residuals fall with: least squares of logarithms, α ≤ FITTED."""
+    small = np.array(alphas) <= FITTED
+    return float(np.polyfit(np.log(alphas)[small], np.log(residuals)[small], 1)[0])
 
 
-def measure(name: str, k: int = 3, seed: int = 0, alphas: tuple[float, ...] = ALPHAS) -> Expansion:
-    """The residuals of an algorithm of MEASURED with k minibatches, at least 2."""
-    if k < 2:
-        raise ValueError(f"k: wanted at least 2 minibatches, got {k}")
-    p, residuals = problem(k, seed), []
+def measure(name: str, p: Problem, alphas: tuple[float, ...] = ALPHAS) -> Expansion:
+    """The residuals of an algorithm of MEASURED with the minibatches of `p`, at least 2."""
+    if p.k < 2:
+        raise ValueError(f"k: wanted at least 2 minibatches, got {p.k}")
+    residuals, without_b, in_a = [], [], predicted(name, p, 0.0)
     for alpha in alphas:
         found = MEASURED[name](p, alpha)
-        difference = found - predicted(name, p, alpha)
-        residuals.append(float(np.linalg.norm(difference) / np.linalg.norm(found)))
-    return Expansion(name, k, tuple(alphas), tuple(residuals), slope(alphas, residuals))
+        length = np.linalg.norm(found)
+        residuals.append(float(np.linalg.norm(found - predicted(name, p, alpha)) / length))
+        without_b.append(float(np.linalg.norm(found - in_a) / length))
+    slopes = slope(alphas, residuals), slope(alphas, without_b)
+    return Expansion(name, p.k, tuple(alphas), tuple(residuals), tuple(without_b), *slopes)
 
 
 # --- identities, and the post's forms that do not hold --------------------------------------------
+
+
+def path(problem: Problem, alpha: float, batches: Any) -> tuple[list, list[np.ndarray]]:
+    """Gradient descent from φ, a minibatch a step: the parameters before each, the gradients there.
+
+    The last gradient is FOMAML's, their sum is Reptile's.
+    """
+    points, gradients = [problem.params], []
+    for i in batches:
+        gradients.append(problem.gradient(i, points[-1]))
+        step = problem.like(alpha * gradients[-1])
+        points.append(tree.map(lambda p, d: p - d, points[-1], step))
+    return points[:-1], gradients
 
 
 def product_form(problem: Problem, alpha: float, first_step_leftmost: bool = True) -> np.ndarray:
@@ -195,12 +247,8 @@ def product_form(problem: Problem, alpha: float, first_step_leftmost: bool = Tru
 
     or with the factors the other way round, as the post's notation can also be read.
     """
-    points = [problem.params]
-    for i in range(problem.k - 1):
-        g = problem.gradient(i, points[-1])
-        points.append(tree.map(lambda p, d: p - alpha * d, points[-1], problem.like(g)))
-    v = problem.gradient(problem.k - 1, points[-1])
-    steps = range(problem.k - 1)
+    points, gradients = path(problem, alpha, range(problem.k))
+    v, steps = gradients[-1], range(problem.k - 1)
     for i in reversed(steps) if first_step_leftmost else steps:  # the rightmost factor acts first
         v = v - alpha * problem.hessian_times(i, v, points[i])
     return v
