@@ -408,16 +408,27 @@ def compare(argv: Sequence[str]) -> int:
             config = presets.lookup("maml", options.data)
             dataset = experiment.splits(config, options.data_dir).train
             params = experiment.network(config).init(np.random.default_rng(options.seed))
-        shape = config.training.n_way, options.k_shot, options.n_query, options.tasks
+        n_way, k_shot, n_query = config.training.shape
+        k_shot = k_shot if options.k_shot is None else options.k_shot
+        n_query = n_query if options.n_query is None else options.n_query
+        shape = n_way, k_shot, n_query, options.tasks
         batch = to_backend(episodes.sample(dataset, *shape, seed=options.seed))
         loss = {"loss": losses.mse} if config.data == "sinusoids" else {}
-        steps = options.inner_lr, options.inner_steps
+        alpha, steps = config.method.inner_lr, config.method.inner_steps
+        if config.algorithm == "reptile":  # whose steps include the last batch
+            steps = max(1, steps - 1)
+        alpha = alpha if options.inner_lr is None else options.inner_lr
+        steps = steps if options.inner_steps is None else options.inner_steps
         rows = compare.compare(
-            experiment.network(config), to_backend(params), batch, *steps, **loss
+            experiment.network(config), to_backend(params), batch, alpha, steps, **loss
         )
     if options.json:
         print(json.dumps([row._asdict() for row in rows]))
         return 0
+    print(
+        f"{config.data}, {n_way}-way {k_shot}-shot, {n_query} queries, α = {alpha:g}, "
+        f"{steps} inner step{'s' if steps > 1 else ''} (Reptile: {steps + 1})"
+    )
     print(f"{'':<10}{'loss':>8}{'norm':>10}{'of maml':>10}{'cosine':>9}{'ms':>9}")
     for row in rows:
         print(

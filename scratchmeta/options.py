@@ -131,20 +131,21 @@ class TaylorOptions:
 class CompareOptions:
     """Compare the meta-gradients of MAML, FOMAML and Reptile: same parameters, same episodes.
 
-    Cosine and ratio of norms are those to MAML's.
+    Cosine and ratio of norms are those to MAML's. What is not given is as in the run, or as in
+    MAML's quick preset.
     """
 
     data: Literal["glyphs", "omniglot", "sinusoids"] = "glyphs"
     """Where the episodes come from."""
     run: Path | None = None
     """Parameters, network and data of this run of maml, fomaml or reptile; else new ones."""
-    inner_lr: float = 0.4
+    inner_lr: float | None = None
     """α of all three."""
-    inner_steps: int = 1
+    inner_steps: int | None = None
     """Inner steps of MAML and FOMAML; Reptile takes one more."""
-    k_shot: int = 1
+    k_shot: int | None = None
     """Labelled examples of each class."""
-    n_query: int = 5
+    n_query: int | None = None
     """Query examples of each class."""
     tasks: int = 8
     """Tasks that the gradients are averaged over."""
