@@ -368,24 +368,24 @@ def test_zero_shot_on_birds(tmp_path, capsys):
     folder, rng = tmp_path / "data" / "cub", np.random.default_rng(0)
     for name in ("attributes", "features"):
         (folder / name).mkdir(parents=True)
-    names = [f"{k:03}.Bird" for k in range(1, 13)]
-    factors = rng.normal(size=(12, 4))
+    names = [f"{k:03}.Bird" for k in range(1, 39)]
+    factors = rng.normal(size=(38, 4))
     matrix = 50 + 10 * np.clip(factors @ rng.normal(size=(4, 312)), -5, 5)
     seen = factors @ rng.normal(size=(4, 1024))
     np.savetxt(folder / "attributes" / "class_attribute_labels_continuous.txt", matrix)
     (folder / "classes.txt").write_text("".join(f"{k} {n}\n" for k, n in enumerate(names, 1)))
-    for part, chosen in (("train", names[:6]), ("val", names[6:9]), ("test", names[9:])):
+    for part, chosen in (("train", names[:20]), ("val", names[20:26]), ("test", names[26:])):
         (folder / f"{part}classes.txt").write_text("\n".join(chosen))
     for name, row in zip(names, seen, strict=True):
         x = row + 0.3 * rng.normal(size=(6, 1024))
         np.save(folder / "features" / f"{name}.npy", x)
     command = ["train", "prototypical-zero-shot", "--data", "cub", "--preset", "paper"]
-    small = ["--n-way", "3", "--n-query", "5", "--test-query", "5", "--steps", "40"]
-    small += ["--validate-every", "20", "--features", "32", "--lr", "1e-2", "--data-dir", "data"]
+    small = ["--n-way", "5", "--n-query", "5", "--test-query", "5", "--steps", "40"]
+    small += ["--validate-every", "20", "--features", "32", "--lr", "1e-3", "--data-dir", "data"]
     assert main([*command, *small, "--out", "z"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "z", "--episodes", "20", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["accuracy"] > 0.6
+    assert json.loads(capsys.readouterr().out)["accuracy"] > 0.5
     assert main(["plot", "z"]) == 0
     assert Path("z/episode.png").stat().st_size > 5000
     assert "cub: where is it" in refused(capsys, *command)
