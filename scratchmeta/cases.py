@@ -28,7 +28,7 @@ from scratchmeta.core import primitive
 from scratchmeta.episodes import Episode
 from scratchmeta.gradcheck import GradientError, NonSmoothPoint, Report, combine, gradcheck
 from scratchmeta.ops.fused import identity
-from scratchmeta.ops.linalg import project
+from scratchmeta.ops.linalg import project, times_transposed, transposed_times
 
 KINDS = ("operation", "kernel", "layer", "loss", "optimiser", "algorithm")
 
@@ -506,6 +506,22 @@ def matmul(rng):
     yield call(ops.matmul, normal(rng, 4), normal(rng, 4))
     yield call(ops.matmul, normal(rng, 2, 3, 4), normal(rng, 4))
     yield call(ops.matmul, normal(rng, 4), normal(rng, 2, 4, 3))
+
+
+@row("operation", "times_transposed", analytic=True)
+def times_transposed_(rng):
+    yield call(times_transposed, normal(rng, 3, 4), normal(rng, 2, 4))
+    yield call(times_transposed, normal(rng, 2, 3, 4), normal(rng, 2, 4))
+    yield call(times_transposed, normal(rng, 2, 1, 3, 4), normal(rng, 3, 2, 4))
+    yield call(times_transposed, normal(rng, 2, 3, 1), normal(rng, 2, 1))
+
+
+@row("operation", "transposed_times", analytic=True)
+def transposed_times_(rng):
+    yield call(transposed_times, normal(rng, 4, 3), normal(rng, 4, 2))
+    yield call(transposed_times, normal(rng, 2, 4, 3), normal(rng, 4, 2))
+    yield call(transposed_times, normal(rng, 4, 3), normal(rng, 2, 4, 2))
+    yield call(transposed_times, normal(rng, 2, 1, 3), normal(rng, 1, 2))
 
 
 @row("operation", "project", analytic=True)

@@ -564,6 +564,8 @@ ORACLES = {
     "flip": np.flip,
     "roll": np.roll,
     "matmul": matmul,
+    "times_transposed": lambda a, b: matmul(a, np.swapaxes(b, -1, -2)),
+    "transposed_times": lambda a, b: matmul(np.swapaxes(a, -1, -2), b),
     "project": project,
     "einsum": einsum,
     "conv2d": conv2d,

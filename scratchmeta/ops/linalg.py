@@ -9,14 +9,9 @@ from scratchmeta.ops.shape import (
     broadcast_to,
     expand_dims,
     like,
-    matrix_transpose,
     reshape,
     squeeze,
 )
-
-
-def _left(g, y, a, b):
-    return like(matmul(g, matrix_transpose(b)), a)
 
 
 def _rows(a):
@@ -24,21 +19,49 @@ def _rows(a):
     return reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
 
 
-def _right(g, y, a, b):
-    if (
-        b.ndim == 2 and a.ndim > 2
-    ):  # one matrix b for the whole stack: one product, not a sum of many
-        g, a = _rows(g), _rows(a)
-    return like(matmul(matrix_transpose(a), g), b)
+def _of_right(a, g, b):
+    """aᵀ g, the cotangent of b in y = a b; of one b for a whole stack, one product of all its
+    rows and not a sum of many."""
+    if b.ndim == 2 and a.ndim > 2:
+        a, g = _rows(a), _rows(g)
+    return like(transposed_times(a, g), b)
 
 
-@primitive(_left, _right)
-def _matmul(a, b):
+def _product(a, b):
     if a.shape[-1] == 1 == b.shape[-2]:  # columns times rows: there is nothing to sum
         return a * b
-    if b.ndim == 2 and a.ndim > 2:  # likewise: all rows of the stack at once
+    if b.ndim == 2 and a.ndim > 2:  # one b for the whole stack: all its rows at once
         return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[-1])
     return a @ b
+
+
+# Three products that are each other's rules: a b, a bᵀ and aᵀ b.
+
+
+@primitive(
+    lambda g, y, a, b: like(times_transposed(g, b), a),
+    lambda g, y, a, b: _of_right(a, g, b),
+)
+def _matmul(a, b):
+    return _product(a, b)
+
+
+@primitive(
+    lambda g, y, a, b: like(_matmul(g, b), a),
+    lambda g, y, a, b: _of_right(g, a, b),
+)
+def times_transposed(a, b):
+    """a bᵀ, for matrices (n, k) and (m, k), or stacks of them."""
+    return _product(a, b.swapaxes(-1, -2))
+
+
+@primitive(
+    lambda g, y, a, b: like(times_transposed(b, g), a),
+    lambda g, y, a, b: like(_matmul(a, g), b),
+)
+def transposed_times(a, b):
+    """aᵀ b, for matrices (k, n) and (k, m), or stacks of them."""
+    return _product(a.swapaxes(-1, -2), b)
 
 
 def matmul(a, b):
