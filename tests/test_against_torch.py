@@ -16,10 +16,12 @@ from scratchmeta.algorithms import (
     FullContext,
     Matching,
     MetaLSTM,
+    MetaNet,
     Prototypical,
     Relation,
     Reptile,
     Siamese,
+    metanet,
     relation,
 )
 from scratchmeta.episodes import Episode
@@ -511,6 +513,92 @@ def test_reptile(optimizer):
             made.step()
         ends.append(θ)
     tree.map(lambda ours, p, a, b: close(ours, p - (a + b).detach().numpy() / 2), g, params, *ends)
+
+
+def torch_slow_fast(paths, x, embed=False):
+    """Two convolutions, features and logits of images (N, H, W, 1), with weights [slow, fast]."""
+    h = x.permute(0, 3, 1, 2)
+    for name in ("conv1", "conv2"):
+        ws = [p[name]["weight"].permute(3, 2, 0, 1) for p in paths]
+        h = sum(F.relu(F.conv2d(h, w, padding=1)) for w in ws)
+        h = F.max_pool2d(h, 2, ceil_mode=True)
+    h = h.permute(0, 2, 3, 1).flatten(1)
+    z = [h @ p["dense"]["weight"] for p in paths]
+    if embed:
+        return sum(z)
+    h = sum(map(F.relu, z))
+    return sum(h @ p["logits"]["weight"] for p in paths)
+
+
+def torch_metanet(params, episodes, first_order):
+    """The meta-gradient by loops over tasks, examples and queries."""
+    θ = leaves(params)
+    u, b, total = θ["u"], θ["b"], 0.0
+
+    def preprocessed(loss, weights):
+        flat = tree.flatten(weights)[0]
+        g = torch.autograd.grad(loss, flat, create_graph=not first_order, retain_graph=True)
+        return torch_preprocess(torch.cat([x.reshape(-1) for x in g]), 7)
+
+    def weights(vector, like):
+        flat, treedef = tree.flatten(like)
+        parts = vector.split([w.numel() for w in flat])
+        return tree.unflatten(
+            treedef, [p.reshape(w.shape) for p, w in zip(parts, flat, strict=True)]
+        )
+
+    def m(g):
+        for i in (1, 2, 3):
+            g = g @ θ["m"][f"linear{i}"]["weight"] + θ["m"][f"linear{i}"]["bias"]
+            g = F.relu(g) if i < 3 else g
+        return g[:, 0]
+
+    for sx, sy, qx, qy in zip(*(map(torch.tensor, a) for a in episodes), strict=True):
+        n, ways, augmented = len(sx), 3, {k: u[k] for k in ("conv1", "conv2", "dense")}
+        h = c = torch.zeros((sum(w["weight"].numel() for w in augmented.values()), 4)).double()
+        for i, j in zip(*metanet.pairs(n, ways), strict=True):
+            if n == ways:
+                loss = F.cross_entropy(torch_slow_fast([u], sx[i : i + 1]), sy[i : i + 1])
+            else:
+                d = (torch.sub(*torch_slow_fast([u], sx[[i, j]], embed=True))).norm()
+                loss = (d if sy[i] == sy[j] else F.relu(1 - d)) ** 2 / 2
+            lstm = θ["d"]["lstm"]
+            z = preprocessed(loss, augmented) @ lstm["w_x"] + h @ lstm["w_h"] + lstm["b"]
+            gi, gf, gg, go = z.chunk(4, -1)
+            c = gf.sigmoid() * c + gi.sigmoid() * gg.tanh()
+            h = go.sigmoid() * c.tanh()
+        made = (h @ θ["d"]["out"]["weight"] + θ["d"]["out"]["bias"])[:, 0]
+        paths = [u, weights(made, augmented)]
+        keys, r = (torch_slow_fast(paths, x, embed=True) for x in (sx, qx))
+        losses = [
+            F.cross_entropy(torch_slow_fast([b], x[None]), y[None])
+            for x, y in zip(sx, sy, strict=True)
+        ]
+        memory = torch.stack([m(preprocessed(loss, b)) for loss in losses])
+        a = F.softmax(F.cosine_similarity(r[:, None], keys[None], -1, eps=1e-30), -1)
+        logits = [
+            torch_slow_fast([b, weights(w, b)], x[None])[0]
+            for w, x in zip(a @ memory, qx, strict=True)
+        ]
+        total = total + F.cross_entropy(torch.stack(logits), qy)
+    mean = total / len(episodes.support_x)
+    mean.backward()
+    return mean, tree.map(lambda p: torch.zeros_like(p) if p.grad is None else p.grad, θ)
+
+
+@pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
+@pytest.mark.parametrize("shots", [1, 2])
+def test_metanet(shots, first_order):
+    rng = np.random.default_rng(6)
+    network = metanet.network(3, channels=3, features=4, image_size=5, depth=2, n_fast=4)
+    algorithm = MetaNet(network, hidden=4, first_order=first_order)
+    params = float64(algorithm.init(rng), rng)
+    params["u"]["dense"]["weight"] *= 0.2  # pairs nearer than the margin
+    episodes = images(rng, tasks=2, ways=3, shots=shots, queries=2, side=5)
+    loss, g = algorithm.meta_gradient(params, episodes)
+    wanted = torch_metanet(params, episodes, first_order)
+    close(np.asarray(loss), wanted[0])
+    tree.map(close, g, wanted[1])
 
 
 # --- operations and optimisers --------------------------------------------------------------------
