@@ -402,8 +402,8 @@ _METANET = {
         Glyphs(),
         SlowFast(channels=32, pooling="stride", n_fast=2),
         Training(
-            n_query=5, tasks=2, lr=2e-3, steps=1500, halve_every=600, clip_norm=10.0,
-            validate_every=250, validation_episodes=50,
+            n_query=5, tasks=2, lr=2e-3, steps=1000, halve_every=500, clip_norm=10.0,
+            validate_every=200, validation_episodes=50,
         ),
     ),
     ("omniglot", "quick"): _of(
