@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """The command line that all benchmarks share."""
+def arguments(
+    description: str,
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    argv: list[str] | None = None,
+) -> argparse.Namespace:
+    """The command line that all benchmarks share, with what `more` adds to it."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--rounds", type=int, default=20, help="turns that each contestant gets")
@@ -23,34 +27,46 @@ def arguments(description: str) -> argparse.Namespace:
         help="count the processor time of all threads instead of wall time: for a machine that "
         "others use too, with OMP_NUM_THREADS=1",
     )
-    return parser.parse_args()
+    more(parser)
+    return parser.parse_args(argv)
 
 
-def seconds(contestants: dict[str, Callable], options: argparse.Namespace, turn: float) -> dict:
+def seconds(
+    contestants: dict[str, Callable],
+    options: argparse.Namespace,
+    turn: float,
+    shortest: float = 2e-4,
+    synchronize: Callable = lambda: None,
+) -> dict:
     """The median time of one call of every contestant, all measured in the same run.
 
     In each round every contestant in turn is called for about `turn` seconds, so that it runs
     warm, as in training, and what else the machine does falls on all of them alike. Each call, or
-    each batch of calls where they are shorter than 0.2 ms, is one measurement.
+    each batch of calls where they are shorter than `shortest`, is one measurement. A device that
+    works on after a call has returned is waited for by `synchronize`, before and after a batch.
     """
     clock = time.process_time if options.processor_time else time.perf_counter
+
+    def batch_seconds(call, times, clock):
+        synchronize()
+        start = clock()
+        for _ in range(times):
+            call()
+        synchronize()
+        return clock() - start
+
     batch, batches = {}, {}
     for name, call in contestants.items():
-        call()  # compiles and allocates
-        start = time.perf_counter()
-        call()
-        once = time.perf_counter() - start
-        batch[name] = max(1, round(2e-4 / once))
+        batch_seconds(call, 1, time.perf_counter)  # compiles and allocates
+        once = batch_seconds(call, 1, time.perf_counter)
+        batch[name] = max(1, round(shortest / once))
         batches[name] = max(1, round(turn / (once * batch[name])))
 
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(options.rounds):
         for name, call in contestants.items():
             for _ in range(batches[name]):
-                start = clock()
-                for _ in range(batch[name]):
-                    call()
-                times[name].append((clock() - start) / batch[name])
+                times[name].append(batch_seconds(call, batch[name], clock) / batch[name])
     return {name: float(np.median(t)) for name, t in times.items()}
 
 

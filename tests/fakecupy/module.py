@@ -150,6 +150,15 @@ class _Device:
         """Everything has been done already."""
 
 
+class _Pool:
+    def free_all_blocks(self):
+        """There are none: NumPy's memory is the C library's."""
+
+    def total_bytes(self):
+        """None are kept."""
+        return 0
+
+
 def build() -> ModuleType:
     """A new module `cupy`."""
     cupy = ModuleType("cupy", __doc__)
@@ -160,7 +169,15 @@ def build() -> ModuleType:
     own += (get_array_module, ndarray, result_type)
     vars(cupy).update({item.__name__: item for item in own})
     tricks = SimpleNamespace(as_strided=as_strided)
-    runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError)
+    cupy.__version__ = "0 (a stand-in)"
+    cupy.get_default_memory_pool = _Pool
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: 1,
+        getDeviceProperties=lambda device: {"name": b"none"},
+        driverGetVersion=lambda: 0,
+        runtimeGetVersion=lambda: 0,
+        CUDARuntimeError=CUDARuntimeError,
+    )
     cupy.lib = SimpleNamespace(stride_tricks=tricks)
     cupy.cuda = SimpleNamespace(runtime=runtime, Device=_Device)
     return cupy
