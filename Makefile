@@ -8,6 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(OLD_ENOUGH)' 2>/dev/null && { echo $$python; break; }; done)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 DEMO := runs/demo
+GPU_TABLE := runs/gpu.md
 
 .PHONY: help demo test lint gpu gpu-is-here clean
 
@@ -15,7 +16,8 @@ help:
 	@echo "make demo    train a few-shot learner for about a minute, verify its gradients, draw an episode"
 	@echo "make test    lint and run the whole test suite"
 	@echo "make lint    ruff check and ruff format --check"
-	@echo "make gpu     on a machine with an NVIDIA GPU: the suite on it, then benchmarks"
+	@echo "make gpu     on a machine with an NVIDIA GPU: tests and gradients on it, then benchmarks"
+	@echo "             into $(GPU_TABLE), against torch where .venv has it"
 	@echo "make clean   delete .venv and everything built; runs/ stays"
 	@echo "PYTHON=...   the interpreter to make .venv with, 3.11 or newer"
 
@@ -43,8 +45,17 @@ lint: $(VENV)/installed-test
 
 gpu: gpu-is-here $(VENV)/installed-test
 	@$(PIP) --editable '.[cupy]'
-	@SCRATCHMETA_BACKEND=cupy $(BIN)/python -m pytest
-	@$(BIN)/scratchmeta bench --backend cupy
+	@echo "== The tests of the CUDA kernels and of the whole CuPy path, on the hardware =="
+	@SCRATCHMETA_TEST_ON=gpu $(BIN)/python -m pytest -k "cupy or cuda"
+	@echo "== Every gradient, on the hardware =="
+	@$(BIN)/scratchmeta check --backend cupy
+	@echo "== Every kernel: kernels off, torch where .venv has it, and the card's ceilings =="
+	@$(BIN)/python benchmarks/kernels.py --backend cupy --write $(GPU_TABLE)
+	@echo "== Training steps =="
+	@{ echo; echo '# Training steps'; echo; echo '```'; $(BIN)/scratchmeta bench --backend cupy && \
+		echo '```'; } > $(GPU_TABLE).steps
+	@cat $(GPU_TABLE).steps | tee -a $(GPU_TABLE) && rm $(GPU_TABLE).steps
+	@echo "The tables are in $(GPU_TABLE)."
 
 gpu-is-here:
 	@nvidia-smi -L 2>/dev/null || { echo "no NVIDIA GPU here: nvidia-smi finds none"; exit 1; }

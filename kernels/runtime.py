@@ -51,7 +51,7 @@ class CudaSource:
     """The kernels of one .cu file: ``source(name, dtype)`` is `name<float>` or `name<double>`.
 
     Every ``__global__`` function of the file is a template on the number type. The file is compiled
-    by NVRTC through CuPy on first use; CuPy keeps the result on disk.
+    by NVRTC through CuPy on first use; CuPy (from 14.2 on, for templates) keeps the result on disk.
     """
 
     def __init__(self, path: Path):

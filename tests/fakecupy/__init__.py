@@ -2,8 +2,8 @@
 
 Inside the block `import cupy` gives it. Its arrays refuse what CuPy's refuse (see `array`), its
 RawModule runs CUDA kernels on the CPU (see `cuda_host`). Nothing of it stays behind. Where the
-environment variable SCRATCHMETA_BACKEND is "cupy", as in `make gpu`, the block gets CuPy itself,
-and the same tests run on the hardware.
+environment variable SCRATCHMETA_TEST_ON is "gpu", as in `make gpu`, the block gets CuPy itself, and
+the same tests run on the hardware.
 """
 
 import os
@@ -16,7 +16,7 @@ from fakecupy.array import ndarray
 from fakecupy.module import build
 from scratchmeta import backend
 
-ON_GPU = os.environ.get("SCRATCHMETA_BACKEND") == "cupy"
+ON_GPU = os.environ.get("SCRATCHMETA_TEST_ON") == "gpu"
 
 
 @contextmanager
