@@ -725,5 +725,11 @@ def test_compare(capsys, monkeypatch, tmp_path):
     assert [row["name"] for row in rows] == ["maml", "fomaml", "reptile"]
     assert rows[1]["cosine"] == pytest.approx(1, abs=1e-4)
     assert main([*WAVES, "--steps", "2", "--out", "run"]) == 0
-    assert main(["compare", "--run", "run", "--k-shot", "3", "--tasks", "2"]) == 0
-    assert "cosine" in capsys.readouterr().out
+    assert main(["compare", "--run", "run", "--tasks", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(
+        "sinusoids, 1-way 3-shot, 3 queries, α = 0.01, 1 inner step (Reptile: 2)"
+    )
+    assert "cosine" in text
+    assert main(["compare", "--run", "run", "--tasks", "2", "--inner-steps", "2"]) == 0
+    assert "2 inner steps (Reptile: 3)" in capsys.readouterr().out
