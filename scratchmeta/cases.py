@@ -1021,8 +1021,10 @@ def ntm(rng):
 
 @row("algorithm", directions=1)
 def mann(rng):
-    for labels in ("one-hot", "strings"):
-        algorithm = algorithms.MANN(2, 2, 3, labels, rows=5, width=3, heads=2)
+    for labels, temperature in (("one-hot", 1.0), ("strings", 0.5)):
+        algorithm = algorithms.MANN(
+            2, 2, 3, labels, rows=5, width=3, heads=2, temperature=temperature
+        )
         params, episodes = float64(algorithm.init(rng), rng), _sequences(rng)
         yield task_losses(algorithm, params, episodes)
         yield meta_gradient(algorithm, params, episodes)

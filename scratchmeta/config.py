@@ -371,11 +371,13 @@ class MANN(LSTMBaseline):
     """Read heads."""
     gamma: float = 0.99
     """What is left of a row's usage after a step."""
+    temperature: float = 1.0
+    """Divides the cosines of keys and rows; the paper has none, which is 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least(self, 1, "rows", "width", "heads")
-        _positive(self, "gamma")
+        _positive(self, "gamma", "temperature")
 
 
 @dataclass(frozen=True)

@@ -375,13 +375,16 @@ _SEQUENCE = Training(
 )
 _MANN = {
     ("glyphs", "quick"): _of(
-        MANN(),
+        MANN(temperature=0.1),
         Glyphs(image_size=20),
         NoNetwork(),
         replace(_SEQUENCE, steps=1500, validate_every=250, validation_episodes=50),
     ),
     ("omniglot", "quick"): _of(
-        MANN(), Omniglot(image_size=20, rotations="class-episode"), NoNetwork(), _SEQUENCE
+        MANN(temperature=0.1),
+        Omniglot(image_size=20, rotations="class-episode"),
+        NoNetwork(),
+        _SEQUENCE,
     ),
     ("omniglot", "paper"): _of(
         MANN(),
@@ -390,7 +393,9 @@ _MANN = {
         replace(_SEQUENCE, steps=100_000, lr=1e-4, validate_every=2000),
     ),
 }
-_MANN["omniglot", "strings"] = _MANN["omniglot", "quick"] | {"method": MANN(labels="strings")}
+_MANN["omniglot", "strings"] = _MANN["omniglot", "quick"] | {
+    "method": MANN(labels="strings", temperature=0.1)
+}
 _LSTM = {
     key: preset | {"method": LSTMBaseline(labels=preset["method"].labels)}
     for key, preset in _MANN.items()

@@ -410,7 +410,8 @@ def torch_mann(θ, algorithm, episodes, t):
         mark = torch.zeros_like(usage).index_fill(0, least[:heads], 1.0)
         write = gate * read + (1 - gate) * mark
         memory = memory.index_fill(0, least[:1], 0.0) + write.T @ keys
-        read = torch.softmax(F.cosine_similarity(keys[:, None], memory[None], dim=-1), -1)
+        cosine = F.cosine_similarity(keys[:, None], memory[None], dim=-1)
+        read = torch.softmax(cosine / algorithm.temperature, -1)
         r = (read @ memory).flatten()
         usage = (algorithm.gamma * usage + read.sum(0) + write.sum(0)).detach()
         out = torch.cat([h, r]) @ θ["out"]["weight"] + θ["out"]["bias"]
@@ -470,10 +471,10 @@ def test_relation():
     check_against(algorithm, params, episodes, lambda θ, t: torch_relation(θ, episodes, t))
 
 
-@pytest.mark.parametrize("heads", [1, 3])
-def test_mann(heads):
+@pytest.mark.parametrize(("heads", "temperature"), [(1, 1.0), (3, 0.2)])
+def test_mann(heads, temperature):
     rng = np.random.default_rng(14)
-    algorithm = MANN(3, 4, 6, rows=7, width=5, heads=heads)
+    algorithm = MANN(3, 4, 6, rows=7, width=5, heads=heads, temperature=temperature)
     params = float64(algorithm.init(rng), rng)
     episodes = images(rng, tasks=2, ways=4, shots=1, queries=2, side=3)
     order = rng.permutation(8)

@@ -35,8 +35,9 @@ def learner(**options):
 # --- nested loops ---
 
 
-def test_a_sequence_of_one_task_by_loops_over_steps_heads_and_rows():
-    algorithm, params = learner()
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_a_sequence_of_one_task_by_loops_over_steps_heads_and_rows(temperature):
+    algorithm, params = learner(temperature=temperature)
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((2, 7, 2, 2, 1)), rng.integers(0, 2, (2, 7))
     got = algorithm.sequence_logits(params, x, y)
@@ -65,7 +66,9 @@ def test_a_sequence_of_one_task_by_loops_over_steps_heads_and_rows():
                 for row in range(6):
                     memory[row] += writes[head, row] * keys[head]
             for head in range(2):
-                reads[head] = softmax(np.array([cosine(keys[head], row) for row in memory]))
+                reads[head] = softmax(
+                    np.array([cosine(keys[head], row) / temperature for row in memory])
+                )
             r = (reads @ memory).ravel()
             usage = 0.99 * usage + reads.sum(0) + writes.sum(0)
             out = np.concatenate([h, r]) @ params["out"]["weight"] + params["out"]["bias"]
