@@ -727,9 +727,7 @@ def test_compare(capsys, monkeypatch, tmp_path):
     assert main([*WAVES, "--steps", "2", "--out", "run"]) == 0
     assert main(["compare", "--run", "run", "--tasks", "2"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith(
-        "sinusoids, 1-way 3-shot, 3 queries, α = 0.01, 1 inner step (Reptile: 2)"
-    )
+    assert "sinusoids, 1-way 3-shot, 3 queries, α = 0.01, 1 inner step (Reptile: 2)\n" in text
     assert "cosine" in text
     assert main(["compare", "--run", "run", "--tasks", "2", "--inner-steps", "2"]) == 0
     assert "2 inner steps (Reptile: 3)" in capsys.readouterr().out
