@@ -175,7 +175,7 @@ class BaselineFinetune:
     """Training classes: the dataset's, turned ones included."""
     finetune_steps: int = 20
     """Steps on the support."""
-    finetune_lr: float = 0.1
+    finetune_lr: float = 0.01
     """Their learning rate."""
     only_head: bool = False
     """Train the new layer only, and leave the features as they are."""

@@ -190,6 +190,6 @@ def test_they_learn():
         batch = sample(train, 32, 1, 1, seed=0, index=index)
         params, state = adam.step(params, algorithm.meta_gradient(params, batch)[1], state)
     test = sample(data.Glyphs("test", image_size=16), 5, 1, 5, 40, seed=1)
-    tuned = BaselineFinetune(network, train.n_classes, 12, finetune_steps=5)
+    tuned = BaselineFinetune(network, train.n_classes, 12, finetune_steps=5, finetune_lr=0.1)
     for made in (algorithm, tuned):
         assert (made.predict(params, test).argmax(-1) == test.query_y).mean() > 0.42

@@ -99,7 +99,7 @@ class BaselineFinetune(Baseline):
         classes: int,
         n_features: int = 64,
         finetune_steps: int = 20,
-        finetune_lr: float = 0.1,
+        finetune_lr: float = 0.01,
         only_head: bool = False,
         batch_norm: nn.Policy = "transductive",
         task_chunk: int | None = None,
