@@ -621,7 +621,8 @@ STOREYS = [
     ["slopes", "pullbacks"],
     ["diagnosis"],
     ["gradcheck", "nn", "losses", "optim"],
-    ["data", "episodes"],
+    ["episodes"],
+    ["data"],
     ["algorithms"],
     ["cases"],
 ]

@@ -47,17 +47,15 @@ EQUIVALENT: dict[tuple[str, str], tuple[str, set[str]]] = {
         "one product of all rows, instead of a stack of products whose sum `like` takes",
         {"return a"},
     ),
-    ("_right", "if b.ndim == 2 and a.ndim > 2:"): (
+    ("_of_right", "if b.ndim == 2 and a.ndim > 2:"): (
         "never taking this short cut, or taking it where a has two axes as well, changes nothing: "
         "b has two axes in all of these, or the condition never holds",
         {
             "if b.ndim == 2:",
             "if g.ndim == 2 and a.ndim > 2:",
-            "if y.ndim == 2 and a.ndim > 2:",
             "if a.ndim == 2 and a.ndim > 2:",
             "if b.ndim == 2 and a.ndim < 2:",
             "if b.ndim == 2 and g.ndim > 2:",
-            "if b.ndim == 2 and y.ndim > 2:",
             "if b.ndim == 2 and b.ndim > 2:",
             "if b.ndim == 2 and a.ndim > 3:",
         },

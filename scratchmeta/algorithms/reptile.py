@@ -15,7 +15,9 @@ is the paper's update.
 
 Differs from the paper
     Adam of the inner loop has β₁ = 0 as in the paper, but starts anew for every task; the authors'
-    code keeps its second moments from task to task.
+    code keeps its second moments from task to task. A first step of Adam is the sign of the
+    gradient, for coordinates that matter and for noise alike: on Omniglot that learns more slowly
+    than plain gradient descent, which `quick` has there (docs/results.md).
 
 Differs from the post
     The post writes α for both rates; here the inner one is `inner_lr`, the outer one ε the outer
