@@ -416,7 +416,7 @@ _METANET = {
         Omniglot(rotations="class-episode"),
         SlowFast(channels=32, pooling="stride", n_fast=2),
         Training(
-            n_query=5, tasks=2, lr=2e-3, steps=10_000, halve_every=3000, clip_norm=10.0,
+            n_query=5, tasks=2, lr=2e-3, steps=6000, halve_every=3000, clip_norm=10.0,
             validate_every=1000,
         ),
     ),
