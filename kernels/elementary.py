@@ -12,9 +12,6 @@ Numba calls the C library for `math.exp`, one number at a time. These are plain 
 Each is within 4 ulp. The argument is first clamped to where 2ⁿ is a normal number, |x| ≤ 87 in
 float32 and 708 in float64: exp saturates near 1e±38 or 1e±308 and never reaches 0 or ∞. NaN stays
 NaN.
-
-Numba's disk cache does not see a change in the functions that a cached kernel calls: after editing
-this file, remove ``kernels/__pycache__``.
 """
 
 import math
