@@ -534,6 +534,16 @@ def project_(rng):
 
 
 @row("operation", analytic=True)
+def affine(rng):
+    yield call(project, normal(rng, 4), normal(rng, 4, 2), normal(rng, 2))
+    yield call(project, normal(rng, 3, 4), normal(rng, 4, 2), normal(rng, 2))
+    yield call(project, normal(rng, 2, 3, 4), normal(rng, 4, 2), normal(rng, 2))
+    yield call(project, normal(rng, 2, 3, 4), normal(rng, 2, 4, 2), normal(rng, 2, 2))
+    yield call(project, normal(rng, 1, 3, 4), normal(rng, 2, 4, 2), normal(rng, 2, 2))
+    yield call(project, normal(rng, 2, 3, 2, 4), normal(rng, 2, 4, 2), normal(rng, 2, 2))
+
+
+@row("operation", analytic=True)
 def einsum(rng):
     yield call(ops.einsum, "nd,md->nm", normal(rng, 2, 3), normal(rng, 4, 3))
     yield call(ops.einsum, "...nd,...df->...fn", normal(rng, 2, 1, 3, 2), normal(rng, 3, 2, 4))

@@ -241,11 +241,6 @@ def primitive(
 # --- the backward pass ----------------------------------------------------------------------------
 
 
-def _accumulate(cotangents, node, g):
-    present = cotangents.get(node)
-    cotangents[node] = g if present is None else present + g
-
-
 def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[Node, Any]:
     """Cotangents of the nodes xs that some y depends on, from the cotangents gs of the ys."""
     targets = set(xs)
@@ -269,7 +264,7 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
 
     cotangents: dict[Node, Any] = {}
     for y, g in zip(ys, gs, strict=True):
-        _accumulate(cotangents, y, g)
+        cotangents[y] = cotangents[y] + g if y in cotangents else g
 
     # Newest first: when a node's turn comes, everything that depends on it has already had its say.
     for node in reversed(path):
@@ -288,13 +283,17 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
                     args[i] = Tensor(args[i], parent)
             out = Tensor(out, node) if type(out) is not tuple else out
         if op.joint is None:
-            for parent, rule in zip(parents, op.rules, strict=False):
-                if parent in wanted and rule is not None:
-                    _accumulate(cotangents, parent, rule(g, out, *args, **node.kwargs))
+            pairs = [
+                (parent, rule(g, out, *args, **node.kwargs))
+                for parent, rule in zip(parents, op.rules, strict=False)
+                if parent in wanted and rule is not None
+            ]
         else:
-            for parent, gx in zip(parents, op.joint(g, out, *args, **node.kwargs), strict=True):
-                if parent in wanted and gx is not None:
-                    _accumulate(cotangents, parent, gx)
+            pairs = zip(parents, op.joint(g, out, *args, **node.kwargs), strict=True)
+        for parent, gx in pairs:
+            if gx is not None and parent in wanted:
+                present = cotangents.get(parent)
+                cotangents[parent] = gx if present is None else present + gx
     return cotangents
 
 

@@ -56,8 +56,7 @@ class Linear:
         )
 
     def __call__(self, params: dict, x: Any) -> Any:
-        y = ops.project(x, params["weight"])
-        return y + channels(params["bias"], y.ndim - params["bias"].ndim) if self.bias else y
+        return ops.project(x, params["weight"], params["bias"] if self.bias else None)
 
 
 @dataclass(frozen=True)
@@ -322,8 +321,7 @@ class LSTM:
     ) -> tuple[Any, tuple[Any, Any]]:
         """All hidden states (..., S, n_hidden), and the state after the last step."""
         h, c = state or self.start(x.shape[:-2], x)
-        z = ops.project(x, params["w_x"])
-        z = z + channels(params["b"], z.ndim - params["b"].ndim)
+        z = ops.project(x, params["w_x"], params["b"])
         hs = []
         for t in range(x.shape[-2]):
             h, c = ops.lstm_gates(z[..., t, :] + ops.project(h, params["w_h"]), c)

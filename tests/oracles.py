@@ -191,12 +191,16 @@ def matmul(a, b):
     return y[..., 0] if b.ndim == 1 else y
 
 
-def project(x, w):
+def project(x, w, b=None):
     lead = w.ndim - 2
+    if x.ndim == w.ndim:
+        x = np.broadcast_to(x, (*w.shape[:-2], *x.shape[-2:]))
+    b = np.zeros((*w.shape[:-2], w.shape[-1])) if b is None else b
     out = np.zeros((*x.shape[:-1], w.shape[-1]))
     for i in every(x.shape[:-1]):
         for m in range(w.shape[-1]):
-            out[(*i, m)] = sum(x[(*i, k)] * w[(*i[:lead], k, m)] for k in range(x.shape[-1]))
+            xw = sum(x[(*i, k)] * w[(*i[:lead], k, m)] for k in range(x.shape[-1]))
+            out[(*i, m)] = xw + b[(*i[:lead], m)]
     return out
 
 
@@ -567,6 +571,7 @@ ORACLES = {
     "times_transposed": lambda a, b: matmul(a, np.swapaxes(b, -1, -2)),
     "transposed_times": lambda a, b: matmul(np.swapaxes(a, -1, -2), b),
     "project": project,
+    "affine": project,
     "einsum": einsum,
     "conv2d": conv2d,
     "conv2d_input": conv2d_input,

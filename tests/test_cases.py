@@ -338,7 +338,7 @@ def _tasks(*shapes):
 # op -> inputs for three tasks; the op on all of them at once is the op on each
 LEADING = {
     "matmul": (ops.matmul, _tasks((2, 4), (4, 3))),
-    "project": (project, _tasks((2, 4), (4, 3))),
+    "project": (project, _tasks((2, 4), (4, 3), (3,))),
     "einsum": (lambda a, b: ops.einsum("...nd,...md->...nm", a, b), _tasks((2, 4), (3, 4))),
     "conv2d": (ops.conv2d, _tasks((2, 4, 5, 2), (3, 3, 2, 2))),
     "max_pool2d": (ops.max_pool2d, _tasks((2, 4, 5, 2))),

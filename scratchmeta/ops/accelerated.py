@@ -9,7 +9,6 @@ from scratchmeta.backend import xp
 from scratchmeta.ops import reference
 from scratchmeta.ops.fused import fused
 from scratchmeta.ops.linalg import project
-from scratchmeta.ops.reference import channels
 from scratchmeta.ops.shape import broadcast_to
 
 __all__ = [
@@ -143,8 +142,7 @@ def lstm_cell(x, h, c, w_x, w_h, b):
     x (..., D), h and c (..., H), w_x (..., D, 4H), w_h (..., H, 4H), b (..., 4H) -> h', c' (...,
     H). Leading axes of the weights are those that x begins with: one cell per task.
     """
-    z = project(x, w_x) + project(h, w_h)
-    return lstm_gates(z + channels(b, z.ndim - b.ndim), c)
+    return lstm_gates(project(x, w_x, b) + project(h, w_h), c)
 
 
 def _gates(z, c):

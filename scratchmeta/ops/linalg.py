@@ -5,6 +5,7 @@ import string
 
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive
+from scratchmeta.ops.reduction import sum
 from scratchmeta.ops.shape import (
     broadcast_to,
     expand_dims,
@@ -79,15 +80,26 @@ def matmul(a, b):
     return squeeze(y, -1) if b.ndim == 1 else y
 
 
-def project(x, w):
-    """x w for rows x (..., n, k), each leading index of w (..., k, m) with its own matrix.
+@primitive(
+    lambda g, y, x, w, b: like(times_transposed(g, w), x),
+    lambda g, y, x, w, b: _of_right(x, g, w),
+    lambda g, y, x, w, b: like(sum(g, -2), b),
+)
+def _affine(x, w, b):
+    return _product(x, w) + b[..., None, :]
 
-    w's leading axes are those that x begins with; axes of x between them and the last are rows.
+
+def project(x, w, b=None):
+    """x w + b for rows x (..., n, k); each leading index of w (..., k, m) and b (..., m) has its
+    own rows.
+
+    w's and b's leading axes are those that x begins with; axes of x between them and the last are
+    rows. Without b it is x w.
     """
-    if w.ndim == 2 or x.ndim == w.ndim:
-        return matmul(x, w)
-    rows = matmul(reshape(x, (*w.shape[:-2], -1, x.shape[-1])), w)
-    return reshape(rows, (*x.shape[:-1], w.shape[-1]))
+    stacks = x.ndim > 1 and (w.ndim == 2 or x.ndim == w.ndim)
+    rows = x if stacks else reshape(x, (*w.shape[:-2], -1, x.shape[-1]))
+    y = matmul(rows, w) if b is None else _affine(rows, w, b)
+    return y if stacks else reshape(y, (*x.shape[:-1], w.shape[-1]))
 
 
 # --- einsum -------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from scratchmeta.backend import xp
 from scratchmeta.core import primitive, raw
 from scratchmeta.ops.elementwise import exp, square
 from scratchmeta.ops.shape import (
-    _axis,
     broadcast_to,
     concat,
     flip,
@@ -18,13 +17,15 @@ from scratchmeta.ops.shape import (
 def _axes(axis, ndim):
     if axis is None:
         return tuple(range(ndim))
-    return tuple(_axis(a, ndim) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    return axis if isinstance(axis, tuple) else (axis,)
 
 
 def _kept(v, x, axis):
     """v, reduced from x, with the reduced axes back as length 1."""
-    axes = _axes(axis, x.ndim)
-    return reshape(v, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
+    shape = list(x.shape)
+    for a in _axes(axis, x.ndim):
+        shape[a] = 1
+    return reshape(v, tuple(shape))
 
 
 def _spread(g, x, axis):
