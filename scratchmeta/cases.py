@@ -999,7 +999,7 @@ def reptile(rng):
         x, y = algorithm.training_data(episodes)
 
         def loss(params, network=network, x=x[:, :4], y=y[:, :4]):
-            return 0.1 * ops.mean(losses.cross_entropy(network(params, x), y))
+            return 0.1 * ops.mean(losses.cross_entropy(network(params["network"], x), y))
 
         yield meta_gradient(algorithm, params, episodes, loss)
         if side == 2:

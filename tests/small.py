@@ -7,7 +7,7 @@ does, every algorithm has a row in the table of cases.
 
 import numpy as np
 
-from scratchmeta import nn, ops, optim
+from scratchmeta import nn, ops, optim, tree
 from scratchmeta.algorithms import (
     MAML,
     MANN,
@@ -56,6 +56,20 @@ def _smooth(algorithm, n_out, **options):
     """Without kinks, where rounding to float32 may choose another side."""
     network = nn.MLP([64, 6, n_out], activation=ops.tanh)
     return lambda rng: _with_images(algorithm(network, **options), rng)
+
+
+def reptile_params(algorithm, rng):
+    """Squares and their weight are not negative."""
+    params = float64(algorithm.init(rng), rng)
+    return {"network": params.pop("network"), **tree.map(ops.abs, params)}
+
+
+def _reptile(**options):
+    def instance(rng):
+        algorithm = Reptile(nn.MLP([64, 6, 2], activation=ops.tanh), eval_inner_steps=2, **options)
+        return algorithm, reptile_params(algorithm, rng), images(rng, queries=2)
+
+    return instance
 
 
 def _zero_shot(network, side):
@@ -141,9 +155,9 @@ INSTANCES = {
     "maml, Conv4": _maml(),
     "maml, from the support": _maml(batch_norm="support"),
     "maml, fresh batches": _smooth(MAML, 2, inner_steps=2, inner_batches="fresh"),
-    "reptile": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2, inner_optimizer="sgd"),
-    "reptile, Adam": _smooth(Reptile, 2, inner_batch=4, eval_inner_steps=2),
-    "reptile, one by one": _smooth(Reptile, 2, eval_inner_steps=2, one_by_one=True),
+    "reptile": _reptile(inner_batch=4, inner_optimizer="sgd"),
+    "reptile, Adam": _reptile(inner_batch=4),
+    "reptile, one by one": _reptile(one_by_one=True),
     "ntm": _ntm(),
     "ntm, feed-forward": _ntm(controller="feed-forward", heads=2, memory="learned"),
     "meta-lstm": _smooth(MetaLSTM, 2, inner_steps=2, hidden=3, input_bias=(-1.0, 0.0)),

@@ -489,11 +489,13 @@ def test_reptile(optimizer):
     """The way back from torch's own Adam, or SGD, of one task after another."""
     rng = np.random.default_rng(15)
     network = nn.Conv4(channels=6, image_size=17, pooling="stride", n_out=3)
-    params = float64(network.init(rng), rng)
     episodes = images(rng, tasks=2, ways=3, shots=1, queries=3, side=17)
     algorithm = Reptile(
         network, inner_lr=0.01, inner_steps=4, inner_batch=6, inner_optimizer=optimizer
     )
+    params = algorithm.init(rng)  # with Adam, its state is new
+    params["network"] = float64(params["network"], rng)
+    params = tree.astype(params, "float64")
     _, g = algorithm.meta_gradient(params, episodes)
     # the first drawing of every class, which is the support's, then the second, ...
     order = np.arange(9).reshape(3, 3).T.ravel()
@@ -501,7 +503,7 @@ def test_reptile(optimizer):
     for t in range(2):
         x = np.concatenate([episodes.support_x[t], episodes.query_x[t, order]])
         y = np.concatenate([episodes.support_y[t], episodes.query_y[t, order]])
-        θ = leaves(params)
+        θ = leaves(params["network"])
         made = {
             "adam": lambda p: torch.optim.Adam(p, 0.01, betas=(0.0, 0.999)),
             "sgd": lambda p: torch.optim.SGD(p, 0.01),
@@ -513,7 +515,12 @@ def test_reptile(optimizer):
             F.cross_entropy(logits, torch.tensor(y[batch])).backward()
             made.step()
         ends.append(θ)
-    tree.map(lambda ours, p, a, b: close(ours, p - (a + b).detach().numpy() / 2), g, params, *ends)
+    tree.map(
+        lambda ours, p, a, b: close(ours, p - (a + b).detach().numpy() / 2),
+        g["network"],
+        params["network"],
+        *ends,
+    )
 
 
 def torch_slow_fast(paths, x, embed=False):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from small import INSTANCES
+from small import INSTANCES, reptile_params
 
 from scratchmeta import data, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import Reptile
 from scratchmeta.algorithms.reptile import shot_by_shot
-from scratchmeta.cases import curves, float64, images
+from scratchmeta.cases import curves, images
 from scratchmeta.core import value_and_grad
 from scratchmeta.episodes import sample
 
@@ -17,7 +17,8 @@ NETWORK = nn.MLP([4, 5, 2], activation=ops.tanh, batch_norm=True)
 def learner(**options):
     rng = np.random.default_rng(0)
     algorithm = Reptile(NETWORK, inner_lr=0.05, inner_steps=3, inner_batch=4, **options)
-    return algorithm, float64(algorithm.init(rng), rng), images(rng, side=2, shots=1, queries=3)
+    params = reptile_params(algorithm, rng)
+    return algorithm, params, images(rng, side=2, shots=1, queries=3)
 
 
 def test_minibatches_go_round_the_shots_class_by_class():
@@ -31,13 +32,15 @@ def test_minibatches_go_round_the_shots_class_by_class():
 def test_the_gradient_is_the_way_back_from_a_loop_over_tasks(optimizer):
     """Each task by itself, its minibatches written out, Adam from its formula."""
     algorithm, params, episodes = learner(inner_optimizer=optimizer)
+    adam = optimizer == "adam"
     loss, gradient = algorithm.meta_gradient(params, episodes)
     ends, all_losses = [], []
     for t in range(2):
         s, q = episodes.support_x[t], episodes.query_x[t]
         shots = [(s[0], 0), (s[1], 1), *[(q[k * 3 + i], k) for i in range(3) for k in (0, 1)]]
-        flat, spec = tree.flatten(params)
-        v = [0.0 * p for p in flat]
+        flat, spec = tree.flatten(params["network"])
+        v = tree.flatten(params["square"])[0] if adam else None
+        n = params["weight"] if adam else None
         for step in range(3):
             batch = [shots[(4 * step + i) % 8] for i in range(4)]
             x, y = np.stack([b[0] for b in batch]), np.array([b[1] for b in batch])
@@ -45,19 +48,46 @@ def test_the_gradient_is_the_way_back_from_a_loop_over_tasks(optimizer):
                 tree.unflatten(spec, flat)
             )
             all_losses.append(value)
+            n = 0.999 * n + 0.001 if adam else None
             for i, gi in enumerate(tree.flatten(g)[0]):
-                if optimizer == "sgd":
-                    flat[i] = flat[i] - 0.05 * gi
-                else:
+                if adam:
                     v[i] = 0.999 * v[i] + 0.001 * gi**2
-                    corrected = v[i] / (1 - 0.999 ** (step + 1))
-                    flat[i] = flat[i] - 0.05 * gi / (np.sqrt(corrected) + 1e-8)
-        ends.append(flat)
+                    flat[i] = flat[i] - 0.05 * gi / (np.sqrt(v[i] / n) + 1e-8)
+                else:
+                    flat[i] = flat[i] - 0.05 * gi
+        network = tree.unflatten(spec, flat)
+        moments = {"square": tree.unflatten(spec, v), "weight": n} if adam else {}
+        ends.append(tree.flatten({"network": network, **moments})[0])
     np.testing.assert_allclose(loss, np.mean(all_losses))
     for start, got, a, b in zip(
         tree.flatten(params)[0], tree.flatten(gradient)[0], *ends, strict=True
     ):
         np.testing.assert_allclose(got, start - (a + b) / 2, rtol=1e-7, atol=1e-9)
+
+
+def test_moments_go_on_from_task_to_task():
+    """One task a step and ε = 1: one Adam for all tasks, its count never reset."""
+    network = nn.MLP([4, 5, 2], activation=ops.tanh)
+    algorithm = Reptile(network, inner_lr=0.05, inner_steps=3, inner_batch=4)
+    rng = np.random.default_rng(1)
+    params = tree.astype(algorithm.init(rng), "float64")
+    outer = optim.SGD(1.0)
+    adam = optim.Adam(0.05, beta1=0.0)
+    state, inner = outer.init(params), adam.init(params["network"])
+    wanted = params["network"]
+    for _ in range(4):
+        episodes = images(rng, side=2, shots=1, queries=3, tasks=1)
+        x, y = (a[0] for a in algorithm.training_data(episodes))
+        for step in range(3):
+            batch = [(4 * step + i) % 8 for i in range(4)]
+            _, g = value_and_grad(
+                lambda p, x=x[batch], y=y[batch]: losses.cross_entropy(network(p, x), y)
+            )(wanted)
+            wanted, inner = adam.step(wanted, g, inner)
+        params, state = outer.step(params, algorithm.meta_gradient(params, episodes)[1], state)
+    np.testing.assert_allclose(params["weight"], 1 - 0.999**12)
+    for got, kept in ((params["network"], wanted), (params["square"], inner["v"])):
+        tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), got, kept)
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
@@ -78,8 +108,7 @@ def test_one_by_one_a_query_does_not_see_the_others():
         algorithm = Reptile(
             nn.MLP([64, 3, 2], batch_norm=True), eval_inner_steps=2, one_by_one=one_by_one
         )
-        rng = np.random.default_rng(0)
-        params = float64(algorithm.init(rng), rng)
+        params = reptile_params(algorithm, np.random.default_rng(0))
         a, b = (algorithm.predict(params, e)[:, 0] for e in (episodes, changed))
         assert np.allclose(a, b) == same
 
@@ -87,7 +116,7 @@ def test_one_by_one_a_query_does_not_see_the_others():
 def test_regression():
     algorithm = Reptile(nn.MLP([1, 3, 1]), inner_batch=2, loss=losses.mse, eval_inner_steps=1)
     rng = np.random.default_rng(0)
-    params, episodes = float64(algorithm.init(rng), rng), curves(rng)
+    params, episodes = reptile_params(algorithm, rng), curves(rng)
     assert algorithm.predict(params, episodes).shape == (2, 2, 1)
     loss, _ = algorithm.meta_gradient(params, episodes)
     assert np.isfinite(loss)
@@ -111,7 +140,8 @@ def test_one_step_of_gradient_descent_is_ordinary_training():
     x, y = algorithm.training_data(episodes)
 
     def loss(params):
-        return ops.mean(losses.cross_entropy(NETWORK(params, x[:, :4]), y[:, :4]))
+        logits = NETWORK(params["network"], x[:, :4])
+        return ops.mean(losses.cross_entropy(logits, y[:, :4]))
 
     _, wanted = value_and_grad(loss)(params)
     tree.map(lambda a, b: np.testing.assert_allclose(a, 0.05 * b, atol=1e-15), gradient, wanted)

@@ -54,10 +54,11 @@ def compare(
     rows: list[Row] = []
     reference = None
     for name, algorithm in algorithms.items():
+        theta = {"network": params} if name == "reptile" else params
         times = []
         for _ in range(rounds):
             start = time.perf_counter()
-            loss, gradient = algorithm.meta_gradient(params, episodes)
+            loss, gradient = algorithm.meta_gradient(theta, episodes)
             backend.synchronize()
             times.append(time.perf_counter() - start)
         leaves = [np.ravel(backend.to_numpy(g)) for g in tree.flatten(gradient)[0]]

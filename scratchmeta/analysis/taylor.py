@@ -151,7 +151,7 @@ def _reptile(problem: Problem, alpha: float) -> np.ndarray:
         loss=problem.criterion,
     )
     _, gradient = algorithm.meta_gradient(
-        problem.params, Episode(x[:, :n], y[:, :n], x[:, n:], y[:, n:])
+        {"network": problem.params}, Episode(x[:, :n], y[:, :n], x[:, n:], y[:, n:])
     )
     return vector(gradient) / alpha
 
