@@ -14,6 +14,7 @@ from scratchmeta.algorithms import (
     MANN,
     NTM,
     FullContext,
+    LSTMBaseline,
     Matching,
     MetaLSTM,
     MetaNet,
@@ -471,17 +472,37 @@ def test_relation():
     check_against(algorithm, params, episodes, lambda θ, t: torch_relation(θ, episodes, t))
 
 
-@pytest.mark.parametrize(("heads", "temperature"), [(1, 1.0), (3, 0.2)])
-def test_mann(heads, temperature):
+def sequences(algorithm):
+    """An algorithm that reads sequences, its parameters, and two sequences of four classes."""
     rng = np.random.default_rng(14)
-    algorithm = MANN(3, 4, 6, rows=7, width=5, heads=heads, temperature=temperature)
     params = float64(algorithm.init(rng), rng)
     episodes = images(rng, tasks=2, ways=4, shots=1, queries=2, side=3)
     order = rng.permutation(8)
-    episodes = episodes._replace(
+    return params, episodes._replace(
         query_x=episodes.query_x[:, order], query_y=episodes.query_y[:, order]
     )
+
+
+@pytest.mark.parametrize(("heads", "temperature"), [(1, 1.0), (3, 0.2)])
+def test_mann(heads, temperature):
+    algorithm = MANN(3, 4, 6, rows=7, width=5, heads=heads, temperature=temperature)
+    params, episodes = sequences(algorithm)
     check_against(algorithm, params, episodes, lambda θ, t: torch_mann(θ, algorithm, episodes, t))
+
+
+def test_lstm_baseline():
+    algorithm = LSTMBaseline(3, 4, 6)
+    params, episodes = sequences(algorithm)
+
+    def task_loss(θ, t):
+        x = torch.tensor(np.concatenate([episodes.support_x[t], episodes.query_x[t]])).flatten(1)
+        y = torch.tensor(np.concatenate([episodes.support_y[t], episodes.query_y[t]]))
+        label = F.one_hot(y, 4).double()
+        before = torch.cat([torch.zeros_like(label[:1]), label[:-1]])
+        states = torch_lstm(θ["lstm"], 6)(torch.cat([x, before], dim=-1))
+        return F.cross_entropy(states @ θ["out"]["weight"] + θ["out"]["bias"], y)
+
+    check_against(algorithm, params, episodes, task_loss)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

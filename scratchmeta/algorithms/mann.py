@@ -122,13 +122,13 @@ class LSTMBaseline:
         """Logits (T, S, label) for images x (T, S, ...) and labels before them (T, S, label)."""
         lstm = params["lstm"]
         flat = ops.reshape(x, (*x.shape[:2], -1))
-        z = ops.matmul(ops.concat([flat, before], axis=-1), lstm["w_x"]) + lstm["b"]
+        z = ops.project(ops.concat([flat, before], axis=-1), lstm["w_x"], lstm["b"])
         seen = []
         for t in range(x.shape[1]):
             output, state = self.step(params, z[:, t], state)
             seen.append(output)
         out = params["out"]
-        return ops.matmul(ops.stack(seen, axis=1), out["weight"]) + out["bias"], state
+        return ops.project(ops.stack(seen, axis=1), out["weight"], out["bias"]), state
 
     def sequence_logits(self, params: Tree, x: Any, y: Any) -> Any:
         """Logits (T, S, label) for a sequence, each step given the labels of those before it."""
@@ -255,7 +255,7 @@ class MANN(LSTMBaseline):
         lstm, interface = params["lstm"], params["interface"]
         z = z + ops.matmul(state.h, lstm["w_h"]) + ops.matmul(state.r, lstm["w_r"])
         h, c = ops.lstm_gates(z, state.c)
-        made = ops.matmul(h, interface["weight"]) + interface["bias"]
+        made = ops.project(h, interface["weight"], interface["bias"])
         keys = ops.tanh(ops.reshape(made[:, : self.n_read], (-1, self.heads, self.width)))
         gate = ops.sigmoid(made[:, self.n_read :])[..., None]  # σ(α) (T, heads, 1)
 

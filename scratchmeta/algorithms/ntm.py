@@ -203,7 +203,7 @@ class NTM:
 
     def heads_of(self, params: Tree, h: Any) -> Heads:
         """What the heads are told, from the controller's h (T, H)."""
-        made = ops.matmul(h, params["weight"]) + params["bias"]
+        made = ops.project(h, params["weight"], params["bias"])
         parts = ops.split(made, [heads * numbers for heads, numbers in self.sizes])
         k, beta, g, s, gamma, e, a = (
             ops.reshape(part, (-1, *size)) for part, size in zip(parts, self.sizes, strict=True)
@@ -241,7 +241,7 @@ class NTM:
         if x.shape[-1] != self.inputs:
             raise ValueError(f"episodes: wanted {self.inputs} inputs, got {x.shape[-1]}")
         controller = params["controller"]
-        z = ops.matmul(x, controller["w_x"]) + controller["b"]
+        z = ops.project(x, controller["w_x"], controller["b"])
         states = [self.start(params, len(x))]
         for t in range(x.shape[1]):
             states.append(self.step(params, z[:, t], states[-1]))
@@ -251,7 +251,7 @@ class NTM:
         """log p / (1 − p) of every bit of the answer: (T, Q, O)."""
         states = self.states(params, episodes)[episodes.support_x.shape[1] :]
         seen = ops.stack([ops.concat([s.h, s.r], axis=-1) for s in states], axis=1)
-        return ops.matmul(seen, params["out"]["weight"]) + params["out"]["bias"]
+        return ops.project(seen, params["out"]["weight"], params["out"]["bias"])
 
     def weights(self, params: Tree, episodes: Episode) -> Any:
         """Where the heads are in every step: (T, S + Q, 2 n, N), those that read first."""
