@@ -121,10 +121,19 @@ _MAML["mini-imagenet", "paper-5-shot"] = _with_training(
     _MAML["mini-imagenet", "paper"], k_shot=5, tasks=2
 )
 
+_FOMAML = {
+    key: preset | {"method": replace(preset["method"], first_order=True)}
+    for key, preset in _MAML.items()
+}
+# The gradient after a step as long as MAML's above says little of where it began: 77 % in the end.
+_FOMAML["omniglot", "quick"] = _FOMAML["omniglot", "quick"] | {
+    "method": MAML(inner_lr=0.4, inner_steps=1, first_order=True, eval_inner_steps=3)
+}
+
 # Reptile trains on all of an episode: one and nine drawings of a class are the paper's ten shots.
 _REPTILE = {
     ("glyphs", "quick"): _of(
-        Reptile(inner_lr=3e-3, eval_inner_steps=20),
+        Reptile(inner_lr=1e-2, eval_inner_steps=20),
         Glyphs(),
         Conv4(channels=32, pooling="stride"),
         Training(
@@ -132,8 +141,8 @@ _REPTILE = {
             validate_every=100, validation_episodes=50,
         ),
     ),
-    ("omniglot", "quick"): _of(  # Adam that starts anew in every task learns more slowly
-        Reptile(inner_optimizer="sgd", inner_lr=0.5),
+    ("omniglot", "quick"): _of(
+        Reptile(inner_lr=1e-2),  # ten times the paper's, for a tenth of its steps
         Omniglot(rotations="class-episode"),
         Conv4(pooling="stride"),
         Training(
@@ -369,7 +378,7 @@ _BASELINE = {
     ),
 }
 
-# Sequences of ten images of each class: an episode's support and query together.
+# Sequences of ten images of each class, on glyphs of five: an episode's support and query together.
 _SEQUENCE = Training(
     n_query=9, tasks=16, steps=8000, clip_norm=10.0, validate_every=1000, test_query=5
 )
@@ -378,7 +387,9 @@ _MANN = {
         MANN(temperature=0.1),
         Glyphs(image_size=20),
         NoNetwork(),
-        replace(_SEQUENCE, steps=1500, validate_every=250, validation_episodes=50),
+        replace(
+            _SEQUENCE, n_query=4, lr=3e-3, steps=1500, validate_every=250, validation_episodes=50
+        ),
     ),
     ("omniglot", "quick"): _of(
         MANN(temperature=0.1),
@@ -400,6 +411,7 @@ _LSTM = {
     key: preset | {"method": LSTMBaseline(labels=preset["method"].labels)}
     for key, preset in _MANN.items()
 }
+_LSTM["glyphs", "quick"] = _with_training(_LSTM["glyphs", "quick"], steps=4000, validate_every=500)
 
 _METANET = {
     ("glyphs", "quick"): _of(
@@ -478,10 +490,7 @@ PRESETS: dict[str, dict[tuple[str, str], dict]] = {
     "metanet": _METANET,
     "meta-lstm": _META_LSTM,
     "maml": _MAML,
-    "fomaml": {
-        key: preset | {"method": replace(preset["method"], first_order=True)}
-        for key, preset in _MAML.items()
-    },
+    "fomaml": _FOMAML,
     "reptile": _REPTILE,
 }
 
