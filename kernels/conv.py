@@ -235,4 +235,5 @@ def conv2d_weight(x, gy, shape, stride, pads):
         gw = module_of(x).empty((tasks, parts, depth, f), x.dtype)
         if gw.size:
             _launch("conv2d_weight", tiles * parts, (x, gy, gw), parts, n, geometry, f)
-    return gw.sum(axis=1)[:, :depth].reshape(tasks, *shape[1:])
+    gw = gw[:, 0] if parts == 1 else gw.sum(axis=1)
+    return gw[:, :depth].reshape(tasks, *shape[1:])
