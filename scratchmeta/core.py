@@ -232,6 +232,7 @@ def primitive(
                 )
             return Tensor(out, node)
 
+        op.__name__ = forward.__name__.lstrip("_")  # as messages have it
         op.rules, op.joint, op.names = list(rules), joint, names
         return op
 
