@@ -45,7 +45,8 @@ def _columns(x, first, count, geometry, columns):
         n, p = divmod(first + j, out_h * out_w)
         h0, w0 = p // out_w * stride - top, p % out_w * stride - left
         # of the kw pixels in a row of the window, those from `low` to `high` are in the image
-        low, high = max(0, -w0) * c, min(kw, width - w0) * c
+        low = max(0, -w0) * c
+        high = max(low, min(kw, width - w0) * c)  # no less, where all are outside
         if low > 0 or high < run or h0 < 0 or h0 + kh > height:
             columns[j] = 0
         for a in range(max(0, -h0), min(kh, height - h0)):
@@ -110,7 +111,8 @@ def _input(start, stop, gy, w, geometry, group, gx):
             for j in range(count):
                 n, p = divmod(first + j, out_h * out_w)
                 h0, w0 = p // out_w * stride - top, p % out_w * stride - left
-                low, high = max(0, -w0) * c, min(kw, width - w0) * c
+                low = max(0, -w0) * c
+                high = max(low, min(kw, width - w0) * c)
                 for a in range(max(0, -h0), min(kh, height - h0)):
                     new = columns[j, a * run + low : a * run + high]
                     pixels = gx[t, n, h0 + a, w0 * c + low : w0 * c + high]

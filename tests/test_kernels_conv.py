@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kernel_tools import LAYOUTS, RTOL, assert_close, three_threads
 
@@ -56,8 +56,14 @@ def shapes(draw):
     return (tasks, n, h, w, c), (banks, kh, kw, c, f), draw(st.integers(1, 3)), pads
 
 
+# Windows that lie in the padding alone, on the right and on the left.
+OUTSIDE = (1, 1, 4, 2, 1), (1, 2, 1, 1, 1), 1, ((0, 0), (2, 2))
+
+
 @pytest.mark.parametrize("dtype", RTOL)
 @given(shapes(), st.sampled_from(sorted(LAYOUTS)), st.integers(0, 2**32 - 1))
+@example(OUTSIDE, "contiguous", 0)
+@example(((1, 1, 4, 0, 2), (1, 2, 1, 2, 1), 1, ((0, 0), (0, 2))), "contiguous", 0)
 def test_against_loops_over_pixels(dtype, drawn_shapes, layout, seed):
     (*x_shape, c), (*w_shape, _, f), stride, pads = drawn_shapes
     lanes = conv.lanes(np.dtype(dtype))
