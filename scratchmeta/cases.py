@@ -335,6 +335,8 @@ def _reduction(op, numbers=normal):
         yield call(op, numbers(rng, 3, 4))
         yield call(op, numbers(rng, 2, 3, 4), axis=1)
         yield call(op, numbers(rng, 2, 3, 4), axis=(0, -1))
+        yield call(op, numbers(rng, 2, 3, 2), axis=-2)
+        yield call(op, numbers(rng, 3, 2), axis=-2, keepdims=True)
         yield call(op, numbers(rng, 2, 3), axis=-1, keepdims=True)
         yield call(op, numbers(rng), axis=None, keepdims=True)
 
@@ -352,7 +354,7 @@ def _along_axis(op, numbers=normal):
     return examples
 
 
-for _name in ("sum", "mean", "logsumexp", "var"):
+for _name in ("sum", "mean", "mean_square", "logsumexp", "var"):
     row("operation", _name, analytic=True)(_reduction(getattr(ops, _name)))
 for _name in ("max", "min"):
     row("operation", _name)(_reduction(getattr(ops, _name), distinct))
@@ -470,6 +472,7 @@ def split(rng):
 def concat(rng):
     yield call(ops.concat, [normal(rng, 2, 3), normal(rng, 1, 3)])
     yield call(ops.concat, [normal(rng, 2, 1), normal(rng, 2, 0), normal(rng, 2, 2)], axis=-1)
+    yield call(ops.concat, [normal(rng, 2, 2), normal(rng), normal(rng, 3)], axis=None)
 
 
 @row("operation", analytic=True)

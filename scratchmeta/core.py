@@ -79,10 +79,10 @@ class Tensor:
                 data = backend.asarray(data)
         self.data, self.node = data, node
 
-    shape = property(lambda self: self.data.shape)
-    dtype = property(lambda self: self.data.dtype)
-    ndim = property(lambda self: self.data.ndim)
-    size = property(lambda self: self.data.size)
+    shape = property(attrgetter("data.shape"))
+    dtype = property(attrgetter("data.dtype"))
+    ndim = property(attrgetter("data.ndim"))
+    size = property(attrgetter("data.size"))
 
     def __len__(self):
         return len(self.data)
@@ -269,9 +269,9 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
 
     # Newest first: when a node's turn comes, everything that depends on it has already had its say.
     for node in reversed(path):
-        if node not in cotangents:
+        g = cotangents.get(node) if node in targets else cotangents.pop(node, None)
+        if g is None:
             continue
-        g = cotangents[node] if node in targets else cotangents.pop(node)
         op, parents, args, out = node.op, node.parents, node.args, node.out
         if op is None:  # one of several outputs, whose op wants all their cotangents
             (source,) = parents
@@ -283,18 +283,14 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
                 if parent is not None:
                     args[i] = Tensor(args[i], parent)
             out = Tensor(out, node) if type(out) is not tuple else out
-        if op.joint is None:
-            pairs = [
-                (parent, rule(g, out, *args, **node.kwargs))
-                for parent, rule in zip(parents, op.rules, strict=False)
-                if parent in wanted and rule is not None
-            ]
-        else:
-            pairs = zip(parents, op.joint(g, out, *args, **node.kwargs), strict=True)
-        for parent, gx in pairs:
-            if gx is not None and parent in wanted:
-                present = cotangents.get(parent)
-                cotangents[parent] = gx if present is None else present + gx
+        rules, kwargs = op.rules, node.kwargs
+        together = op.joint and op.joint(g, out, *args, **kwargs)
+        for i, parent in enumerate(parents):
+            if parent in wanted:
+                gx = together[i] if together else rules[i] and rules[i](g, out, *args, **kwargs)
+                if gx is not None:
+                    present = cotangents.get(parent)
+                    cotangents[parent] = gx if present is None else present + gx
     return cotangents
 
 
@@ -315,15 +311,14 @@ def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bo
 
     def finish(x):
         g = found.get(x.node)
-        xp = backend.xp(x.data)
         if g is None:
-            g = xp.zeros_like(x.data)
+            g = backend.xp(x.data).zeros_like(x.data)
             return Tensor(g, DEAD) if create_graph else g
-        if create_graph:
+        if create_graph or (type(g) is type(x.data) and g.dtype == x.data.dtype):
             return g
         # NumPy turns 0-d results into scalars; a gradient is an array of its input's dtype
         # whatever happened on the way.
-        return xp.asarray(g, dtype=x.dtype)
+        return backend.xp(x.data).asarray(g, dtype=x.dtype)
 
     return [finish(x) for x in xs]
 
@@ -341,33 +336,42 @@ def _live_leaves(name: str, xs: Tree) -> tuple[list[Tensor], Any]:
     return leaves, treedef
 
 
-def grad(y: Tensor, xs: Tree, create_graph: bool = False) -> Tree:
+def grad(
+    y: Tensor, xs: Tree, create_graph: bool = False, cotangent: float | Array | None = None
+) -> Tree:
     """∂y/∂x for every Tensor x in the tree xs, as a tree of the same form.
 
-    y is a scalar (0-d) Tensor. The gradients are raw arrays with their x's shape and dtype; with
-    `create_graph` they are Tensors that can be differentiated again. An x that y does not depend
-    on gets zeros.
+    y is a scalar (0-d) Tensor; or one of any shape with a `cotangent` ȳ, an array of that shape or
+    one number for all entries, and then it is the gradient of Σ ȳ y. The gradients are raw arrays
+    with their x's shape and dtype; with `create_graph` they are Tensors that can be differentiated
+    again. An x that y does not depend on gets zeros.
 
-    Raises ValueError when y is not a scalar, TypeError when a leaf of xs is not a live Tensor.
+    Raises ValueError when y is not a scalar and has no cotangent, or one of another shape,
+    TypeError when a leaf of xs is not a live Tensor.
     """
     leaves, treedef = _live_leaves("grad", xs)
     value = raw(y)
-    if getattr(value, "ndim", 0) != 0:
-        raise ValueError(
-            f"grad: wanted a scalar y, got shape {value.shape}; vjp takes a cotangent for any shape"
-        )
-    one = backend.xp(value).ones_like(value)
-    return tree.unflatten(treedef, pull_back([y], [one], leaves, create_graph))
+    shape = getattr(value, "shape", ())
+    if cotangent is None:
+        if shape:
+            raise ValueError(f"grad: wanted a scalar y or a cotangent, got shape {shape}")
+        cotangent = 1.0
+    if not hasattr(cotangent, "shape"):
+        cotangent = backend.xp(value).full(shape, cotangent, getattr(value, "dtype", None))
+    elif cotangent.shape != shape:
+        raise ValueError(f"grad: wanted a cotangent of y's shape {shape}, got {cotangent.shape}")
+    return tree.unflatten(treedef, pull_back([y], [cotangent], leaves, create_graph))
 
 
-def value_and_grad(f: Callable) -> Callable:
-    """A function returning f(params, *args) and its gradient in the tree params, as raw arrays."""
+def value_and_grad(f: Callable, cotangent: float | Array | None = None) -> Callable:
+    """A function returning f(params, *args) and its gradient in the tree params, as raw arrays;
+    see `grad`."""
 
     def value_and_gradient(params: Tree, *args: Any, **kwargs: Any) -> tuple[Array, Tree]:
         with recording(True):
             live = tree.map(lambda p: p if type(p) is Tensor else Tensor(p), params)
             y = f(live, *args, **kwargs)
-        return raw(y), grad(y, live)
+        return raw(y), grad(y, live, cotangent=cotangent)
 
     return value_and_gradient
 

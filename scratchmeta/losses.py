@@ -30,7 +30,7 @@ def mse(prediction, target):
     """
     if prediction.shape != target.shape:
         raise ValueError(f"mse: wanted targets of shape {prediction.shape}, got {target.shape}")
-    return ops.mean(ops.square(prediction - target), axis=(-2, -1))
+    return ops.mean_square(prediction - target, axis=(-2, -1))
 
 
 def binary_cross_entropy(logits, targets):

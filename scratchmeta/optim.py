@@ -19,8 +19,27 @@ Tree = Any
 Schedule = Callable[[int], float]
 
 
-def _zeros(params: Tree) -> Tree:
-    return tree.map(lambda p: 0.0 * p, params)
+def _vector(params: Tree) -> Any:
+    """All arrays of the tree as one vector."""
+    leaves, _ = tree.flatten(params)
+    dtypes = {leaf.dtype for leaf in leaves}
+    if len(dtypes) > 1:
+        raise ValueError(f"optim: wanted arrays of one dtype, got {sorted(map(str, dtypes))}")
+    return ops.concat(leaves, axis=None)
+
+
+def _like(params: Tree, vector: Any) -> Tree:
+    """A vector cut up into a tree like this one."""
+    leaves, treedef = tree.flatten(params)
+    parts, start = [], 0
+    for leaf in leaves:
+        parts.append(ops.reshape(vector[start : start + leaf.size], leaf.shape))
+        start += leaf.size
+    return tree.unflatten(treedef, parts)
+
+
+def _zeros(params: Tree) -> Any:
+    return 0.0 * _vector(params)
 
 
 def _rate(lr: float | Schedule, state: dict) -> float:
@@ -54,10 +73,10 @@ class SGD:
     def step(self, params: Tree, grads: Tree, state: dict) -> tuple[Tree, dict]:
         """The parameters and the state after one step."""
         lr, new = _rate(self.lr, state), {"step": _counted(state)}
+        p, g = _vector(params), _vector(grads)
         if self.momentum:
-            grads = tree.map(lambda v, g: self.momentum * v + g, state["velocity"], grads)
-            new["velocity"] = grads
-        return tree.map(lambda p, g: p - lr * g, params, grads), new
+            g = new["velocity"] = self.momentum * state["velocity"] + g
+        return _like(params, p - lr * g), new
 
 
 @dataclass(frozen=True)
@@ -82,21 +101,14 @@ class RMSProp:
     def step(self, params: Tree, grads: Tree, state: dict) -> tuple[Tree, dict]:
         """The parameters and the state after one step."""
         lr, rho = _rate(self.lr, state), self.decay
-        new = {"step": _counted(state)}
-        n = tree.map(lambda n, g: rho * n + (1 - rho) * g * g, state["square"], grads)
-        new["square"] = n
+        p, g = _vector(params), _vector(grads)
+        n = rho * state["square"] + (1 - rho) * g * g
+        new = {"step": _counted(state), "square": n}
         if self.centered:
-            m = tree.map(lambda m, g: rho * m + (1 - rho) * g, state["mean"], grads)
-            new["mean"] = m
-            n = tree.map(lambda n, m: n - m * m, n, m)
-        v = tree.map(
-            lambda v, g, n: self.momentum * v + g / ops.sqrt(n + self.eps),
-            state["velocity"],
-            grads,
-            n,
-        )
-        new["velocity"] = v
-        return tree.map(lambda p, v: p - lr * v, params, v), new
+            m = new["mean"] = rho * state["mean"] + (1 - rho) * g
+            n = n - m * m
+        v = new["velocity"] = self.momentum * state["velocity"] + g / ops.sqrt(n + self.eps)
+        return _like(params, p - lr * v), new
 
 
 @dataclass(frozen=True)
@@ -123,15 +135,15 @@ class Adam:
         lr, b1, b2 = _rate(self.lr, state), self.beta1, self.beta2
         step = _counted(state)
         t = int(step)
+        p, g = _vector(params), _vector(grads)
         if self.weight_decay:
-            grads = tree.map(lambda g, p: g + self.weight_decay * p, grads, params)
-        m = tree.map(lambda m, g: b1 * m + (1 - b1) * g, state["m"], grads)
-        v = tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state["v"], grads)
+            g = g + self.weight_decay * p
+        m = b1 * state["m"] + (1 - b1) * g
+        v = b2 * state["v"] + (1 - b2) * g * g
         # With c = √(1 − β₂ᵗ):  lr m̂ / (√v̂ + ε) = (c lr / (1 − β₁ᵗ)) m / (√v + c ε).
         c = math.sqrt(1 - b2**t)
         rate, eps = c * lr / (1 - b1**t), c * self.eps
-        new = tree.map(lambda p, m, v: p - rate * m / (_root(v) + eps), params, m, v)
-        return new, {"step": step, "m": m, "v": v}
+        return _like(params, p - rate * m / (_root(v) + eps)), {"step": step, "m": m, "v": v}
 
 
 # --- schedules ----------------------------------------------------------------------------------

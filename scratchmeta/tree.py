@@ -33,21 +33,21 @@ def map(f: Callable, *trees: Tree) -> Tree:
 
     Raises ValueError naming the keys where the forms differ.
     """
-    first = trees[0]
+    first, *others = trees
+    if not isinstance(first, _BRANCHES):
+        for other in others:
+            if isinstance(other, _BRANCHES):
+                raise _differ(first, other)
+        return f(first, *others)
     if isinstance(first, dict):
-        for other in trees[1:]:
+        for other in others:
             if not isinstance(other, dict) or other.keys() != first.keys():
                 raise _differ(first, other)
-        return {key: map(f, *[t[key] for t in trees]) for key in first}
-    if isinstance(first, _BRANCHES):
-        for other in trees[1:]:
-            if not isinstance(other, list | tuple) or len(other) != len(first):
-                raise _differ(first, other)
-        return _like(first, [map(f, *row) for row in zip(*trees, strict=True)])
-    for other in trees[1:]:
-        if isinstance(other, _BRANCHES):
+        return {key: map(f, child, *[o[key] for o in others]) for key, child in first.items()}
+    for other in others:
+        if not isinstance(other, list | tuple) or len(other) != len(first):
             raise _differ(first, other)
-    return f(*trees)
+    return _like(first, [map(f, *row) for row in zip(*trees, strict=True)])
 
 
 def _differ(wanted: Tree, got: Tree) -> ValueError:
@@ -62,9 +62,19 @@ def _differ(wanted: Tree, got: Tree) -> ValueError:
 def flatten(tree: Tree) -> tuple[list, Tree]:
     """The leaves in order, and a treedef: any tree of that form, from which `unflatten`
     rebuilds."""
-    if isinstance(tree, dict):
-        return [leaf for key in sorted(tree) for leaf in flatten(tree[key])[0]], tree
-    return ([tree] if _is_leaf(tree) else [leaf for t in tree for leaf in flatten(t)[0]]), tree
+    if _is_leaf(tree):
+        return [tree], tree
+    leaves: list = []
+    _collect(tree, leaves)
+    return leaves, tree
+
+
+def _collect(branch, leaves):
+    for child in [branch[key] for key in sorted(branch)] if isinstance(branch, dict) else branch:
+        if isinstance(child, _BRANCHES):
+            _collect(child, leaves)
+        else:
+            leaves.append(child)
 
 
 def paths(tree: Tree) -> list[str]:
@@ -84,18 +94,25 @@ def unflatten(treedef: Tree, leaves: list) -> Tree:
 
     Raises ValueError for another number of them.
     """
+    rest = iter(leaves)
+    try:
+        built = _build(treedef, rest)
+        if not list(rest):
+            return built
+    except StopIteration:
+        pass
     wanted = len(flatten(treedef)[0])
-    if wanted != len(leaves):
-        raise ValueError(f"tree.unflatten: wanted {wanted} leaves, got {len(leaves)}")
-    return _build(treedef, iter(leaves))
+    raise ValueError(f"tree.unflatten: wanted {wanted} leaves, got {len(leaves)}")
 
 
 # Not a function inside unflatten: one that calls itself would be a reference cycle, and keep the
 # leaves' graphs alive until the collector comes.
 def _build(node, rest):
     if isinstance(node, dict):
-        built = {key: _build(node[key], rest) for key in sorted(node)}
-        return {key: built[key] for key in node}  # in the order the dict had
+        built = dict.fromkeys(node)  # in the order that the dict has
+        for key in sorted(node):
+            built[key] = _build(node[key], rest)
+        return built
     return next(rest) if _is_leaf(node) else _like(node, [_build(child, rest) for child in node])
 
 
@@ -103,15 +120,13 @@ def ravel(tree: Tree) -> tuple[Any, Callable]:
     """All arrays of the tree as one vector, and the function that cuts such a vector up into the
     tree again."""
     leaves, treedef = flatten(tree)
-    shapes = [leaf.shape for leaf in leaves]
-    sizes = [leaf.size for leaf in leaves]
-    vector = backend.xp(*leaves).concatenate([leaf.reshape(-1) for leaf in leaves])
+    vector = backend.xp(*leaves).concatenate(leaves, axis=None)
 
     def unravel(vector):
         parts, start = [], 0
-        for shape, size in zip(shapes, sizes, strict=True):
-            parts.append(vector[start : start + size].reshape(shape))
-            start += size
+        for leaf in leaves:
+            parts.append(vector[start : start + leaf.size].reshape(leaf.shape))
+            start += leaf.size
         return unflatten(treedef, parts)
 
     return vector, unravel

@@ -538,6 +538,7 @@ ORACLES = {
     "identity": lambda a: a,
     "sum": reduction(math.fsum),
     "mean": reduction(mean),
+    "mean_square": reduction(lambda numbers: mean([x * x for x in numbers])),
     "var": reduction(var),
     "logsumexp": reduction(logsumexp),
     "max": reduction(max),

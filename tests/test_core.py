@@ -243,10 +243,20 @@ def test_the_form_of_the_inputs_is_the_form_of_the_gradients():
     assert tree.map(lambda a: a.tolist(), g) == {"a": [[2.0], ([1.0],)], "b": [2.0]}
 
 
+def test_a_cotangent_for_any_shape():
+    x = leaf(1.0, 2.0)
+    assert grad(x * x, x, cotangent=-0.5).tolist() == [-1.0, -2.0]
+    assert grad(x * x, x, cotangent=np.array([1.0, 10.0])).tolist() == [2.0, 40.0]
+    g = grad(x * x * x, x, create_graph=True, cotangent=2)  # 6 x²
+    assert grad(g, x, cotangent=1.0).tolist() == [12.0, 24.0]
+
+
 def test_what_grad_refuses():
     x = leaf(1.0, 2.0)
-    with pytest.raises(ValueError, match=r"wanted a scalar y, got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"wanted a scalar y or a cotangent, got shape \(2,\)"):
         grad(x * x, x)
+    with pytest.raises(ValueError, match=r"wanted a cotangent of y's shape \(2,\), got \(1,\)"):
+        grad(x * x, x, cotangent=np.ones(1))
     with pytest.raises(TypeError, match=r"wanted live Tensors .* got ndarray at 'w'"):
         grad(ops.sum(x), {"w": np.ones(2)})
     with pytest.raises(TypeError, match="got a constant Tensor"):

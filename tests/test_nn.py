@@ -205,6 +205,13 @@ def test_gradients_flow_through_steps_also_where_a_gradient_is_zero(optimiser):
         np.testing.assert_allclose(got[i], slope, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("optimiser", [optim.SGD(0.1, 0.9), optim.RMSProp(0.1), optim.Adam(0.1)])
+def test_arrays_of_several_dtypes_are_refused(optimiser):
+    params = {"a": np.zeros(2, np.float32), "b": np.zeros(2)}
+    with pytest.raises(ValueError, match="wanted arrays of one dtype, got .'float32', 'float64'"):
+        optimiser.init(params)
+
+
 def test_schedules():
     halved, falling = optim.step_decay(0.8, every=10), optim.linear_decay(1.0, 4)
     assert [halved(s) for s in (0, 9, 10, 25)] == [0.8, 0.8, 0.4, 0.2]

@@ -413,7 +413,7 @@ def test_the_papers_optimizer():
 
     batch = episodes.sample(data.Copy(), 1, 1, 1)
     _, after = training.step(Steep(), optimizer, state, batch, settings)
-    square = after.optimizer["square"]["heads"]["bias"]
+    square = after.optimizer["square"]
     np.testing.assert_allclose(square, 0.05 * 10**2, rtol=1e-6)
 
 

@@ -106,8 +106,8 @@ class MAML:
         """θ' = θ − α ∇L_S(θ) for the fast weights of every task."""
         x, y = self.inner_batch(episodes, step)
         losses = self.loss(self.network(fast, x), y)  # (T,)
-        g = core.grad(ops.sum(losses), fast, create_graph)
-        return tree.map(lambda p, g: p - self.inner_lr * g, fast, g)
+        change = core.grad(losses, fast, create_graph, cotangent=-self.inner_lr)  # −α ∇L_S(θ)
+        return tree.map(lambda p, d: p + d, fast, change)
 
     def query_outputs(self, fast: Tree, episodes: Episode) -> Any:
         """The adapted networks' outputs for the queries: (T, N·Q, D)."""

@@ -42,17 +42,15 @@ def mean_over_tasks(
     after another and added up, so only one chunk's graph is in memory; the result does not depend
     on them.
     """
-
-    def chunk_loss(params, part):
-        return ops.sum(task_losses(params, part))
-
+    tasks = len(episodes.support_x)
+    gradient_of_chunk = core.value_and_grad(task_losses, cotangent=1 / tasks)
     total = gradient = None
     for part in chunks(episodes, task_chunk):
-        value, g = core.value_and_grad(chunk_loss)(params, part)
+        losses, g = gradient_of_chunk(params, part)
+        value = losses.sum() / tasks
         total = value if total is None else total + value
         gradient = g if gradient is None else tree.map(lambda a, b: a + b, gradient, g)
-    tasks = len(episodes.support_x)
-    return total / tasks, tree.map(lambda g: g / tasks, gradient)
+    return total, gradient
 
 
 def query_outputs(network: Any, weights: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:

@@ -168,6 +168,9 @@ def split(x, parts, axis=-1):
 
 
 def _split_like(g, y, *arrays, axis):
+    if axis is None:
+        pieces = split(g, [a.size for a in arrays])
+        return [reshape(piece, a.shape) for piece, a in zip(pieces, arrays, strict=True)]
     return split(g, [a.shape[axis] for a in arrays], axis)
 
 
@@ -177,8 +180,8 @@ def _concat(*arrays, axis):
 
 
 def concat(arrays, axis=0):
-    """The arrays end to end along an existing axis."""
-    return _concat(*arrays, axis=_axis(axis, arrays[0].ndim))
+    """The arrays end to end along an existing axis; with axis=None their numbers in one vector."""
+    return _concat(*arrays, axis=None if axis is None else _axis(axis, arrays[0].ndim))
 
 
 def stack(arrays, axis=0):
