@@ -34,20 +34,26 @@ def map(f: Callable, *trees: Tree) -> Tree:
     Raises ValueError naming the keys where the forms differ.
     """
     first, *others = trees
-    if not isinstance(first, _BRANCHES):
-        for other in others:
-            if isinstance(other, _BRANCHES):
-                raise _differ(first, other)
-        return f(first, *others)
+    return _map(f, first, others)
+
+
+def _map(f, first, others):
     if isinstance(first, dict):
         for other in others:
             if not isinstance(other, dict) or other.keys() != first.keys():
                 raise _differ(first, other)
-        return {key: map(f, child, *[o[key] for o in others]) for key, child in first.items()}
+        return {key: _map(f, child, [o[key] for o in others]) for key, child in first.items()}
+    if isinstance(first, _BRANCHES):
+        for other in others:
+            if not isinstance(other, list | tuple) or len(other) != len(first):
+                raise _differ(first, other)
+        return _like(
+            first, [_map(f, child, row) for child, *row in zip(first, *others, strict=True)]
+        )
     for other in others:
-        if not isinstance(other, list | tuple) or len(other) != len(first):
+        if isinstance(other, _BRANCHES):
             raise _differ(first, other)
-    return _like(first, [map(f, *row) for row in zip(*trees, strict=True)])
+    return f(first, *others)
 
 
 def _differ(wanted: Tree, got: Tree) -> ValueError:

@@ -208,7 +208,9 @@ def test_gradients_flow_through_steps_also_where_a_gradient_is_zero(optimiser):
 @pytest.mark.parametrize("optimiser", [optim.SGD(0.1, 0.9), optim.RMSProp(0.1), optim.Adam(0.1)])
 def test_arrays_of_several_dtypes_are_refused(optimiser):
     params = {"a": np.zeros(2, np.float32), "b": np.zeros(2)}
-    with pytest.raises(ValueError, match="wanted arrays of one dtype, got .'float32', 'float64'"):
+    with pytest.raises(
+        ValueError, match=r"wanted arrays of one dtype, got \['float32', 'float64'\]"
+    ):
         optimiser.init(params)
 
 

@@ -29,6 +29,9 @@ def chunks(episodes: Episode, task_chunk: int | None) -> Iterator[Episode]:
         on_cpu = backend.xp(episodes.support_x) is np
         at_most = _CHUNK_BYTES["numpy" if on_cpu else "cupy"]
         task_chunk = max(1, at_most // max(1, task_bytes))
+    if task_chunk >= tasks:
+        yield episodes
+        return
     for start in range(0, tasks, task_chunk):
         yield Episode(*(a[start : start + task_chunk] for a in episodes))
 

@@ -6,6 +6,9 @@ concat        <-> slicing         pad, flip, roll, transpose and reshape likewis
 """
 
 import builtins
+import math
+
+import numpy as np
 
 from scratchmeta import backend
 from scratchmeta.backend import xp
@@ -33,8 +36,20 @@ def sum_to(x, shape):
     """x added up over what `broadcast_to` would copy: the adjoint of broadcast_to."""
     extra = x.ndim - len(shape)
     ones = [i for i, n in enumerate(shape) if n == 1 and x.shape[extra + i] != 1]
+    if not ones:
+        return add_rows(x.reshape(math.prod(x.shape[:extra]), math.prod(shape))).reshape(shape)
     axes = (*range(extra), *(extra + i for i in ones))
     return x.sum(axis=axes, keepdims=False).reshape(shape)
+
+
+def add_rows(x):
+    """Σ of the rows of raw matrices (..., n, m): (..., m).
+
+    A product with ones, which BLAS computes up to nine times as fast as NumPy's sum.
+    """
+    if type(x) is np.ndarray and x.dtype.char in "fd":
+        return (np.ones((1, x.shape[-2]), x.dtype) @ x)[..., 0, :]
+    return x.sum(axis=-2)
 
 
 def like(g, x):
