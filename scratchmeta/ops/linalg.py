@@ -86,7 +86,9 @@ def matmul(a, b):
     lambda g, y, x, w, b: like(sum(g, -2), b),
 )
 def _affine(x, w, b):
-    return _product(x, w) + b[..., None, :]
+    y = _product(x, w)
+    y += b[..., None, :]
+    return y
 
 
 def project(x, w, b=None):
