@@ -14,9 +14,9 @@ node. This is what makes one rule serve every order: the backward pass feeds the
 when only the numbers are wanted (`create_graph=False`), and Tensors, whose operations are recorded
 in turn, when the gradient is to be differentiated again.
 
-Gradients are returned values. Nothing is stored on a Tensor, nothing is modified in place, nodes
-point only to older nodes, so there are no reference cycles and a graph's memory goes when its last
-handle goes.
+Gradients are returned values. Nothing is stored on a Tensor, no array that anybody else has is
+modified in place, nodes point only to older nodes, so there are no reference cycles and a graph's
+memory goes when its last handle goes.
 """
 
 import functools
@@ -267,6 +267,9 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
     for y, g in zip(ys, gs, strict=True):
         cotangents[y] = cotangents[y] + g if y in cotangents else g
 
+    # Nodes whose cotangent is a sum made here, so that nobody else has it: it is added to in place.
+    sums: set[Node] = set()
+
     # Newest first: when a node's turn comes, everything that depends on it has already had its say.
     for node in reversed(path):
         g = cotangents.get(node) if node in targets else cotangents.pop(node, None)
@@ -288,9 +291,15 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
         for i, parent in enumerate(parents):
             if parent in wanted:
                 gx = together[i] if together else rules[i] and rules[i](g, out, *args, **kwargs)
-                if gx is not None:
-                    present = cotangents.get(parent)
-                    cotangents[parent] = gx if present is None else present + gx
+                if gx is None:
+                    continue
+                if parent in sums:
+                    cotangents[parent] += gx
+                elif parent in cotangents:
+                    cotangents[parent] = cotangents[parent] + gx
+                    sums.add(parent)
+                else:
+                    cotangents[parent] = gx
     return cotangents
 
 

@@ -251,6 +251,15 @@ def test_a_cotangent_for_any_shape():
     assert grad(g, x, cotangent=1.0).tolist() == [12.0, 24.0]
 
 
+def test_arrays_of_the_caller_are_not_added_to():
+    """Not the cotangent either, which is the gradient of each of the four x."""
+    x, g = leaf(1.0, 2.0), np.array([1.0, 10.0])
+    y = x + x + x + x
+    for _ in range(2):
+        assert grad(y, x, cotangent=g).tolist() == [4.0, 40.0]
+    assert g.tolist() == [1.0, 10.0]
+
+
 def test_what_grad_refuses():
     x = leaf(1.0, 2.0)
     with pytest.raises(ValueError, match=r"wanted a scalar y or a cotangent, got shape \(2,\)"):
