@@ -1053,7 +1053,7 @@ def lstm(rng):
 
 def slow_and_fast(n_fast):
     """A smooth network of 3 layers of images of 2 x 2, for Meta Networks."""
-    return algorithms.metanet.SlowFast(
+    return algorithms.slow_fast.SlowFast(
         [
             ("conv1", nn.Conv2d(1, 2, bias=False), nn.flatten_images),
             ("features", nn.Linear(8, 2, bias=False), lambda h: h),
@@ -1073,7 +1073,7 @@ def metanet(rng):
         params["u"]["features"]["weight"] *= 0.3  # pairs nearer than the margin
         yield task_losses(algorithm, params, episodes)
         yield meta_gradient(algorithm, params, episodes)
-    small = algorithms.metanet.network(2, channels=2, features=3, image_size=3, depth=2, n_fast=4)
+    small = algorithms.slow_fast.network(2, channels=2, features=3, image_size=3, depth=2, n_fast=4)
     algorithm = algorithms.MetaNet(small, hidden=2)
     episodes = images(rng, side=3, shots=1)
     yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), episodes)

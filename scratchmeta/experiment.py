@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchmeta import data, losses, nn, presets
-from scratchmeta.algorithms import REGISTRY, metanet, relation
+from scratchmeta.algorithms import REGISTRY, relation, slow_fast
 from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
 from scratchmeta.checkpoint import Run, State
 from scratchmeta.config import (
@@ -160,7 +160,7 @@ def network(config: Config) -> Any:
         return koch_network()
     if isinstance(options, SlowFast):
         sizes = asdict(options) | {"image_size": config.dataset.image_size}
-        return metanet.network(config.training.n_way, **sizes)
+        return slow_fast.network(config.training.n_way, **sizes)
     if isinstance(config.method, Relation):
         return relation.embedding(options.channels, config.dataset.image_channels)
     return nn.Conv4(

@@ -6,7 +6,8 @@ from small import INSTANCES
 
 from scratchmeta import data, episodes, nn, optim, tree
 from scratchmeta.algorithms import MANN, LSTMBaseline
-from scratchmeta.algorithms.mann import START, letters, sequence
+from scratchmeta.algorithms.lstm import letters, sequence
+from scratchmeta.algorithms.mann import START
 from scratchmeta.cases import float64, images
 from scratchmeta.data.sequences import STRINGS
 

@@ -9,7 +9,8 @@ from small import INSTANCES
 
 from scratchmeta import core, nn, ops, optim, tree
 from scratchmeta.algorithms import MetaNet, metanet
-from scratchmeta.algorithms.metanet import SlowFast, as_weights, example_gradients, network
+from scratchmeta.algorithms.metanet import as_weights, example_gradients
+from scratchmeta.algorithms.slow_fast import SlowFast, network
 from scratchmeta.cases import float64, images
 from scratchmeta.episodes import Episode
 

@@ -11,8 +11,9 @@ policy asks for them.
 from typing import NamedTuple
 
 from scratchmeta.algorithms.baseline import BaselineFinetune, BaselineNN
+from scratchmeta.algorithms.lstm import LSTMBaseline
 from scratchmeta.algorithms.maml import MAML
-from scratchmeta.algorithms.mann import MANN, LSTMBaseline
+from scratchmeta.algorithms.mann import MANN
 from scratchmeta.algorithms.matching import FullContext, Matching
 from scratchmeta.algorithms.meta_lstm import MetaLSTM
 from scratchmeta.algorithms.metanet import MetaNet

@@ -24,18 +24,12 @@ Parameters, for I inputs, O outputs, H units, n heads and N rows of M numbers:
     output      O (H + n M + 1)
     start       2 n N for w_0,  n M for r_0,  N M for M_0 where it is learned
 
-The published numbers (tables 1 to 3) cannot be had this way. Those of the LSTM baselines say what
-the tasks look like: with three layers that all see the input and are all seen by the output, each
-with a learned start, 1,352,969 (copy), 5,312,007 (repeat copy), 1,344,518 (recall) and 331,905
-(N-grams) hold for 10, 8, 8 and 1 inputs and 9, 7, 6 and 1 outputs, and for no others. With these,
-17,162 (copy) and 16,712 (repeat copy) of the feed-forward controller differ by 450, for two inputs
-and two outputs: 100 weights an input leave 125 an output, where 100 units, 20 numbers read and a
-bias make 121. For the LSTM, 67,561 and 66,111 leave 325. Of some 10⁷ ways to count (more shifts,
-which units see what, which starts are learned) none gives both 17,162 and 67,561. Ours, with
-M_0 learned: 16,317 and 65,617.
+For copy (10 inputs, 9 outputs), with M_0 learned, that is 16,317 with the feed-forward controller
+and 65,617 with the LSTM. The paper's tables say 17,162 and 67,561, which no way of counting gives:
+they contradict one another (docs/differences.md).
 
 Differs from the paper
-    The numbers of parameters, as above. What it leaves open: β is a softplus, γ 1 + softplus, g and
+    The numbers of parameters. What it leaves open: β is a softplus, γ 1 + softplus, g and
     e are sigmoids, s a softmax, k and a tanh. Weights, w_0 and r_0 start at random; w_0 has to,
     since in a memory of equal rows nothing else tells them apart. `memory="constant"` starts with
     10⁻⁶ everywhere, with which it learns faster (Collier & Beel 2018).
