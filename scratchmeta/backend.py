@@ -146,6 +146,16 @@ def scatter_add(target: Array, index: object, values: Array) -> None:
     xp(target).add.at(target, index, values)
 
 
+def add_rows(x: Array) -> Array:
+    """Σ of the rows of matrices (..., n, m): (..., m).
+
+    On NumPy a product with ones, which BLAS computes up to nine times as fast as `sum` adds.
+    """
+    if xp(x) is np and x.dtype.char in "fd":
+        return (np.ones((1, x.shape[-2]), x.dtype) @ x)[..., 0, :]
+    return x.sum(axis=-2)
+
+
 def synchronize() -> None:
     """Waits until the device has finished what it was given; NumPy always has."""
     if _name == "cupy":

@@ -8,8 +8,6 @@ concat        <-> slicing         pad, flip, roll, transpose and reshape likewis
 import builtins
 import math
 
-import numpy as np
-
 from scratchmeta import backend
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive
@@ -37,19 +35,10 @@ def sum_to(x, shape):
     extra = x.ndim - len(shape)
     ones = [i for i, n in enumerate(shape) if n == 1 and x.shape[extra + i] != 1]
     if not ones:
-        return add_rows(x.reshape(math.prod(x.shape[:extra]), math.prod(shape))).reshape(shape)
+        rows = x.reshape(math.prod(x.shape[:extra]), math.prod(shape))
+        return backend.add_rows(rows).reshape(shape)
     axes = (*range(extra), *(extra + i for i in ones))
     return x.sum(axis=axes, keepdims=False).reshape(shape)
-
-
-def add_rows(x):
-    """Σ of the rows of raw matrices (..., n, m): (..., m).
-
-    A product with ones, which BLAS computes up to nine times as fast as NumPy's sum.
-    """
-    if type(x) is np.ndarray and x.dtype.char in "fd":
-        return (np.ones((1, x.shape[-2]), x.dtype) @ x)[..., 0, :]
-    return x.sum(axis=-2)
 
 
 def like(g, x):
