@@ -242,14 +242,15 @@ def primitive(
 # --- the backward pass ----------------------------------------------------------------------------
 
 
-def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[Node, Any]:
-    """Cotangents of the nodes xs that some y depends on, from the cotangents gs of the ys."""
+def _pull(ys: list[tuple[Node, Any]], xs: list[Node], create_graph: bool) -> dict[Node, Any]:
+    """Cotangents of the nodes xs that some y depends on; ys are nodes and their cotangents."""
     targets = set(xs)
     oldest = min(x.number for x in targets)
 
     # Nodes that some y depends on, leaving out all that are older than every x: they cannot depend
     # on one.
-    reachable, stack = set(ys), list(ys)
+    stack = [y for y, _ in ys]
+    reachable = set(stack)
     while stack:
         for parent in stack.pop().parents:
             if parent is not None and parent not in reachable and parent.number >= oldest:
@@ -264,7 +265,7 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
             path.append(node)
 
     cotangents: dict[Node, Any] = {}
-    for y, g in zip(ys, gs, strict=True):
+    for y, g in ys:
         cotangents[y] = cotangents[y] + g if y in cotangents else g
 
     # Nodes whose cotangent is a sum made here, so that nobody else has it: it is added to in place.
@@ -293,30 +294,27 @@ def _pull(ys: list[Node], gs: list, xs: list[Node], create_graph: bool) -> dict[
                 gx = together[i] if together else rules[i] and rules[i](g, out, *args, **kwargs)
                 if gx is None:
                     continue
-                if parent in sums:
+                if parent not in cotangents:
+                    cotangents[parent] = gx
+                elif parent in sums:
                     cotangents[parent] += gx
-                elif parent in cotangents:
+                else:
                     cotangents[parent] = cotangents[parent] + gx
                     sums.add(parent)
-                else:
-                    cotangents[parent] = gx
     return cotangents
 
 
 def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bool) -> list:
     """Σ ȳ ∂y/∂x over the ys, for every x; zeros for an x that no y depends on."""
-    roots = [
-        (y.node, g) for y, g in zip(ys, gs, strict=True) if type(y) is Tensor and y.node is not DEAD
-    ]
+    roots = []
+    for y, g in zip(ys, gs, strict=True):
+        if type(y) is Tensor and y.node is not DEAD:
+            g = raw(g) if not create_graph else g if type(g) is Tensor else Tensor(g, DEAD)
+            roots.append((y.node, g))
     found = {}
     if roots and xs:
-        if create_graph:
-            with recording(True):
-                roots = [(node, g if type(g) is Tensor else Tensor(g, DEAD)) for node, g in roots]
-                found = _pull(*map(list, zip(*roots, strict=True)), [x.node for x in xs], True)
-        else:
-            roots = [(node, raw(g)) for node, g in roots]
-            found = _pull(*map(list, zip(*roots, strict=True)), [x.node for x in xs], False)
+        with recording(create_graph or _recording):
+            found = _pull(roots, [x.node for x in xs], create_graph)
 
     def finish(x):
         g = found.get(x.node)

@@ -21,7 +21,7 @@ Schedule = Callable[[int], float]
 
 def _vector(params: Tree) -> Any:
     """All arrays of the tree as one vector."""
-    leaves, _ = tree.flatten(params)
+    leaves = tree.flatten(params)[0]
     dtypes = {leaf.dtype for leaf in leaves}
     if len(dtypes) > 1:
         raise ValueError(f"optim: wanted arrays of one dtype, got {sorted(map(str, dtypes))}")
