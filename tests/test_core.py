@@ -561,6 +561,32 @@ def test_scatter_add_adds_twice_where_named_twice():
     assert target.tolist() == [1.0, 0.0, 110.0]
 
 
+def answer(f, *args):
+    """What f returns, or the error that it raises, as something that can be compared."""
+    try:
+        y = f(*args)
+    except ValueError as error:
+        return str(error)
+    return y.tolist(), y.shape, y.strides, y.dtype, y.flags.writeable
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 1), (1, 3), (2, 3), (2, 0)])
+@pytest.mark.parametrize("to", [(), (3,), (0,), (2, 3), (2, 0), (4, 2, 3), (-1, 3), (-1,)])
+def test_broadcasting_is_numpys(shape, to, order):
+    x = np.arange(float(np.prod(shape))).reshape(shape).copy(order)
+    assert answer(backend.broadcast_to, x, to) == answer(np.broadcast_to, x, to)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (0, 2), (3, 0), (2, 3, 4), (2, 1, 3, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64"])
+def test_rows_are_added(shape, dtype, rng):
+    x = (10 * rng.standard_normal(shape)).astype(dtype)
+    got = backend.add_rows(x)
+    assert (got.shape, got.dtype) == (x.sum(axis=-2).shape, x.sum(axis=-2).dtype)
+    np.testing.assert_allclose(got, x.sum(axis=-2), rtol=1e-5, atol=1e-5)
+
+
 # --- trees ----------------------------------------------------------------------------------------
 
 
