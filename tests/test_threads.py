@@ -58,7 +58,7 @@ print(json.dumps([together / apart, pool, names, threads.count()]))
 def test_kernels_and_blas_in_turn_take_the_time_of_both():
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
     ratios = []
-    for _ in range(3):  # whatever else this machine does
+    for _ in range(6):  # whatever else this machine does
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT],
             capture_output=True, text=True, check=True, env=environment,
