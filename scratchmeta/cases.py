@@ -276,6 +276,7 @@ def power(rng):
     yield call(ops.power, away_from_zero(rng, 4), -2)
     yield call(ops.power, 2.5, normal(rng, 4))
     yield call(ops.power, 0.5, normal(rng, 4))
+    yield call(ops.power, positive(rng, 3), backend.asarray(np.array([0.0, 1.0, 2.0])))
 
 
 @row("operation")
@@ -297,6 +298,9 @@ def minimum(rng):
 @row("operation")
 def clip(rng):
     yield call(ops.clip, distinct(rng, 12) + 0.15, low=-0.9, high=0.6)
+    yield call(ops.clip, distinct(rng, 6) + 0.15, None, 0.6)
+    yield call(ops.clip, distinct(rng, 12), distinct(rng, 2, 1) - 0.6, distinct(rng, 1) + 1.3)
+    yield call(ops.clip, distinct(rng, 4), 0.05, None)
 
 
 @row("operation", analytic=True)
@@ -448,6 +452,7 @@ def getitem(rng):
 def scatter_add(rng):
     yield call(ops.scatter_add, normal(rng, 3), index=(slice(0, 3), 1), shape=(4, 2))
     yield call(ops.scatter_add, normal(rng, 4, 2), index=integers([0, 2, 2, 1]), shape=(3, 2))
+    yield call(ops.scatter_add, normal(rng, 1), index=slice(0, 3), shape=(4,))
 
 
 @row("operation", analytic=True)
@@ -553,6 +558,8 @@ def einsum(rng):
     yield call(ops.einsum, "ij,jk,k->i", normal(rng, 2, 3), normal(rng, 3, 4), normal(rng, 4))
     yield call(ops.einsum, "ijk->j", normal(rng, 2, 3, 2))
     yield call(ops.einsum, "ij,ij->ij", normal(rng, 2, 1), normal(rng, 2, 3))
+    yield call(ops.einsum, "ij,ij->i", normal(rng, 2, 3), normal(rng, 2, 1))
+    yield call(ops.einsum, "...i,...i->i", normal(rng, 3, 2), normal(rng, 1, 2))
     yield call(ops.einsum, "nd,md->nm", normal(rng, 0, 3), normal(rng, 2, 3))
 
 
@@ -758,6 +765,13 @@ row("optimiser", "Adam", analytic=True, directions=2)(
 @row("optimiser", directions=2)
 def global_norm(rng):
     yield call(optim.global_norm, {"w": normal(rng, 2, 2), "b": normal(rng, 2)})
+
+
+@row("optimiser", directions=2)
+def clip_by_norm(rng):
+    for max_norm in (0.5, 20.0):
+        grads = {"w": normal(rng, 2, 2), "b": normal(rng, 2)}
+        yield call(optim.clip_by_norm, grads, max_norm=max_norm)
 
 
 @row("optimiser", directions=2)

@@ -16,11 +16,13 @@ in turn, when the gradient is to be differentiated again.
 
 Gradients are returned values. Nothing is stored on a Tensor, no array that anybody else has is
 modified in place, nodes point only to older nodes, so there are no reference cycles and a graph's
-memory goes when its last handle goes.
+memory goes when its last handle goes. Nothing is copied without need either: a gradient may be a
+read-only view, or share its memory with another one or with the cotangent that was given.
 """
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from itertools import count
 from operator import attrgetter
@@ -108,7 +110,8 @@ class Tensor:
                 "a live Tensor does not turn into an array silently: "
                 "read .data, or stop_gradient it first"
             )
-        return self.data if dtype is None else self.data.astype(dtype)
+        data = backend.xp(self.data).asarray(self.data, dtype)  # NumPy wants no scalars here
+        return data.copy() if copy else data
 
 
 DEAD = Node()  # the node of every Tensor that nothing is recorded from
@@ -116,22 +119,27 @@ DEAD = Node()  # the node of every Tensor that nothing is recorded from
 
 # --- recording ------------------------------------------------------------------------------------
 
-_recording = True
+
+class _Thread(threading.local):
+    recording = True
+
+
+_thread = _Thread()  # what one thread switches off stays on in the others
 
 
 class recording:
-    """Switches recording on or off for the length of a with-block."""
+    """Switches recording on or off, in this thread, for the length of a with-block."""
 
     def __init__(self, on: bool) -> None:
         self.on = on
+        self.before: list[bool] = []
 
     def __enter__(self) -> None:
-        global _recording
-        self.previous, _recording = _recording, self.on
+        self.before.append(_thread.recording)
+        _thread.recording = self.on
 
     def __exit__(self, *exception: object) -> None:
-        global _recording
-        _recording = self.previous
+        _thread.recording = self.before.pop()
 
 
 def no_grad() -> recording:
@@ -140,13 +148,15 @@ def no_grad() -> recording:
 
 
 def is_recording() -> bool:
-    """Whether operations on live Tensors are being recorded."""
-    return _recording
+    """Whether operations on live Tensors are being recorded in this thread."""
+    return _thread.recording
 
 
-def stop_gradient(x: Tensor | Array) -> Tensor | Array:
-    """The same values as a constant: ∂ stop_gradient(x) / ∂x = 0."""
-    return Tensor(x.data, DEAD) if type(x) is Tensor else x
+def stop_gradient(x: Tree) -> Tree:
+    """The same values, of an array or a tree of them, as constants: ∂ stop_gradient(x) / ∂x = 0."""
+    if type(x) is Tensor:
+        return Tensor(x.data, DEAD)
+    return tree.map(stop_gradient, x) if isinstance(x, dict | list | tuple) else x
 
 
 def raw(x: Tensor | Array) -> Array:
@@ -202,7 +212,7 @@ def primitive(
         names = [
             name
             for name, p in inspect.signature(forward).parameters.items()
-            if p.kind != p.KEYWORD_ONLY
+            if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)
         ]
 
         @functools.wraps(forward)
@@ -223,7 +233,7 @@ def primitive(
                 raise _explain(op, args, kwargs, error) from error
             if parents is None:
                 return out
-            live = _recording and any(parents)
+            live = _thread.recording and any(parents)
             node = Node(op, plain, kwargs, parents, out) if live else DEAD
             if type(out) is tuple:
                 return tuple(
@@ -305,15 +315,18 @@ def _pull(ys: list[tuple[Node, Any]], xs: list[Node], create_graph: bool) -> dic
 
 
 def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bool) -> list:
-    """Σ ȳ ∂y/∂x over the ys, for every x; zeros for an x that no y depends on."""
+    """Σ ȳ ∂y/∂x over the ys, for every x; zeros for an x that no y depends on.
+
+    Raises ValueError where a cotangent has not its y's shape.
+    """
     roots = []
     for y, g in zip(ys, gs, strict=True):
         if type(y) is Tensor and y.node is not DEAD:
-            g = raw(g) if not create_graph else g if type(g) is Tensor else Tensor(g, DEAD)
-            roots.append((y.node, g))
+            g = _cotangent(g, y)
+            roots.append((y.node, g if create_graph else raw(g)))
     found = {}
     if roots and xs:
-        with recording(create_graph or _recording):
+        with recording(create_graph or _thread.recording):
             found = _pull(roots, [x.node for x in xs], create_graph)
 
     def finish(x):
@@ -330,15 +343,28 @@ def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bo
     return [finish(x) for x in xs]
 
 
+def _cotangent(g: Any, y: Tensor) -> Tensor:
+    """g as a Tensor, with the dtype of y, of which it is to be the cotangent."""
+    if type(g) is not Tensor:
+        g = Tensor(g if backend.is_array(g) else backend.xp(y.data).asarray(g), DEAD)
+    if g.data.shape != y.data.shape:
+        raise ValueError(f"wanted a cotangent of y's shape {y.shape}, got {g.shape}")
+    return g if g.data.dtype == y.data.dtype else g.astype(y.data.dtype)
+
+
 def _live_leaves(name: str, xs: Tree) -> tuple[list[Tensor], Any]:
     leaves, treedef = tree.flatten(xs)
     for i, leaf in enumerate(leaves):
-        if type(leaf) is not Tensor or leaf.node is DEAD:
-            kind = "a constant Tensor" if type(leaf) is Tensor else type(leaf).__name__
+        live = type(leaf) is Tensor and leaf.node is not DEAD
+        if not live or leaf.data.dtype.kind not in "fc":
+            kind = type(leaf).__name__
+            if type(leaf) is Tensor:
+                kind = f"one of {leaf.dtype} numbers" if live else "a constant Tensor"
             path = tree.paths(xs)[i]
             at = f" at {path!r}" if path else ""
             raise TypeError(
-                f"{name}: wanted live Tensors to differentiate with respect to, got {kind}{at}"
+                f"{name}: wanted live floating-point Tensors to differentiate with respect to, "
+                f"got {kind}{at}"
             )
     return leaves, treedef
 
@@ -351,19 +377,22 @@ def grad(
     y is a scalar (0-d) Tensor; or one of any shape with a `cotangent` ȳ, an array of that shape or
     one number for all entries, and then it is the gradient of Σ ȳ y. The gradients are raw arrays
     with their x's shape and dtype; with `create_graph` they are Tensors that can be differentiated
-    again. An x that y does not depend on gets zeros.
+    again, in the dtype that the operations gave. An x that y does not depend on gets zeros.
 
-    Raises ValueError when y is not a scalar and has no cotangent, or one of another shape,
-    TypeError when a leaf of xs is not a live Tensor.
+    Raises ValueError when y is not a scalar and has no cotangent, or one of another shape, or was
+    computed while nothing was recorded, TypeError when a leaf of xs is not a live Tensor of
+    floating-point numbers.
     """
     leaves, treedef = _live_leaves("grad", xs)
     value = raw(y)
+    if not _thread.recording and (type(y) is not Tensor or y.node is DEAD):
+        raise ValueError("grad: y is a constant, computed while nothing was recorded (no_grad)")
     shape = getattr(value, "shape", ())
     if cotangent is None:
         if shape:
             raise ValueError(f"grad: wanted a scalar y or a cotangent, got shape {shape}")
         cotangent = 1.0
-    if not hasattr(cotangent, "shape"):
+    if type(cotangent) is not Tensor and not getattr(cotangent, "ndim", 0):
         cotangent = backend.xp(value).full(shape, cotangent, getattr(value, "dtype", None))
     elif cotangent.shape != shape:
         raise ValueError(f"grad: wanted a cotangent of y's shape {shape}, got {cotangent.shape}")
@@ -392,7 +421,7 @@ def vjp(f: Callable, *xs: Array) -> tuple[Array | tuple, Callable]:
     with recording(True):
         live = tree.map(lambda x: x if type(x) is Tensor else Tensor(x), xs)
         y = f(*live)
-    leaves, treedef = tree.flatten(live)
+    leaves, treedef = _live_leaves("vjp", live)
     several = isinstance(y, tuple)
 
     def pull(g):
@@ -410,7 +439,7 @@ def hvp(f: Callable, x: Tree, v: Tree) -> Tree:
     with recording(True):
         live = tree.map(lambda p: p if type(p) is Tensor else Tensor(p), x)
         gradient = grad(f(live), live, create_graph=True)
-    leaves, treedef = tree.flatten(live)
+    leaves, treedef = _live_leaves("hvp", live)
     return tree.unflatten(
         treedef,
         pull_back(tree.flatten(gradient)[0], tree.flatten(v)[0], leaves, create_graph=False),

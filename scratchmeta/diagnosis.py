@@ -142,6 +142,7 @@ class _Jacobians(NamedTuple):
 
 
 def _jacobians(function, i, ws, settings):
+    """Those of input i; None where it is large and no entry alone is found to be wrong."""
     p = function.points[i]
     n_out = sum(w.size for w in ws)
     by_output = n_out <= MAX_OUTPUTS
@@ -153,6 +154,8 @@ def _jacobians(function, i, ws, settings):
         entries = np.arange(p.size)
     else:
         entries = np.array(sorted(_seek(function, i, ws, settings)), dtype=int)
+        if not entries.size:
+            return None
     columns = [_slope(function, {i: _unit(p, j)}, settings) for j in entries]
     return _Jacobians(
         entries,
@@ -205,7 +208,7 @@ def explain(function, members, ws, analytic: float, numeric: Projected, settings
     """The failure of ⟨Jᵀw, v⟩ along some inputs: entry by entry, or as a kink."""
     for i in members:
         js = _jacobians(function, i, ws, settings) if function.points[i].size else None
-        if js is None or not js.entries.size:
+        if js is None:
             continue
         wrong = js.wrong(settings)
         if not wrong.any():
@@ -325,7 +328,7 @@ def _is_transposed(function, i, ws, js):
     mends = False
     for w in ws:
         a, n = (
-            m[start : start + w.size].reshape(*w.shape, *shape) for m in (js.analytic, js.numeric)
+            m[start : start + w.size].reshape((*w.shape, *shape)) for m in (js.analytic, js.numeric)
         )
         start += w.size
         size = np.abs(n).max(initial=0.0)

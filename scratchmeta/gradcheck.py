@@ -156,13 +156,17 @@ def gradcheck(
 
     Returns a Report. Raises GradientError where a promise of this module is not kept, with the
     worst entry and what the pattern of errors suggests; NonSmoothPoint at a kink; TypeError for
-    floating-point inputs or outputs that are not float64.
+    floating-point inputs or outputs that are not float64; ValueError where `order` or `directions`
+    would leave nothing to check.
 
     >>> from scratchmeta import ops
     >>> report = gradcheck(ops.tanh, np.array([0.5, -1.0]))
     >>> report.order, report.worst < 1e-9
     (2, True)
     """
+    for what, n in (("order", order), ("directions", directions)):
+        if n < 1:
+            raise ValueError(f"gradcheck: wanted {what} of at least 1, got {n}")
     seed = int(rng.integers(2**32)) if isinstance(rng, np.random.Generator) else int(rng)
     settings = _Settings(order, directions, rtol, atol, nondet_tol, analytic)
     name = _name(f) if name is None else name

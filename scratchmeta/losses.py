@@ -13,14 +13,18 @@ def cross_entropy(logits, labels):
     logits (..., N, classes), any unnormalised log-probabilities; labels (..., N) integers from 0;
     the result has the leading shape (...).
 
-    Raises ValueError when the shapes do not match.
+    Raises ValueError when the shapes do not match or a label is none of the classes.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
             f"cross_entropy: wanted labels of shape {logits.shape[:-1]}, got {labels.shape}"
         )
-    chosen = ops.one_hot(labels, logits.shape[-1], logits.dtype)
-    return -ops.sum(ops.log_softmax(logits) * chosen, axis=(-2, -1)) / labels.shape[-1]
+    classes = logits.shape[-1]
+    if not ((labels >= 0) & (labels < classes)).all():
+        raise ValueError(f"cross_entropy: wanted labels from 0 to {classes - 1}, got {labels}")
+    chosen = ops.one_hot(labels, classes, bool)
+    log_p = ops.where(chosen, ops.log_softmax(logits), 0.0)  # a product would make 0 · −∞ of p = 0
+    return -ops.sum(log_p, axis=(-2, -1)) / labels.shape[-1]
 
 
 def mse(prediction, target):

@@ -164,13 +164,13 @@ def linear_decay(lr: float, steps: int) -> Schedule:
 
 def global_norm(grads: Tree) -> Any:
     """√Σ g² over all arrays of the tree."""
-    return ops.sqrt(sum(ops.sum(ops.square(g)) for g in tree.flatten(grads)[0]))
+    return _root(sum(ops.sum(ops.square(g)) for g in tree.flatten(grads)[0]))
 
 
 def clip_by_norm(grads: Tree, max_norm: float) -> Tree:
     """The gradients, shortened together to this norm where they are longer."""
-    scale = min(1.0, max_norm / max(float(global_norm(grads)), 1e-30))
-    return grads if scale == 1.0 else tree.map(lambda g: scale * g, grads)
+    scale = max_norm / ops.maximum(global_norm(grads), max_norm)
+    return tree.map(lambda g: scale * g, grads)
 
 
 def clip_by_value(grads: Tree, bound: float) -> Tree:

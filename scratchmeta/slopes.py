@@ -68,10 +68,15 @@ def slope(along: Callable[[float], np.ndarray], accuracy: float, floor: float) -
 
 def _jump(bends, centre):
     """φ'(0+) − φ'(0−) from (φ(h) − 2 φ(0) + φ(−h)) / h = jump + h φ''(0) + O(h³) at two steps."""
-    h = STEPS[len(bends) - 1]
-    ratio = STEPS[len(bends) - 2] / h
-    jump = (ratio * bends[-1] - bends[-2]) / (ratio - 1)
-    # At a kink the jump is most of the bend; at a smooth point it is the h³ term, or noise.
-    noise = 50 * _EPS * np.abs(centre) / h
-    real = (np.abs(jump) > 0.01 * np.abs(bends[-1])) & (np.abs(jump) > noise)
-    return np.where(real, jump, 0.0)
+
+    def at(i):
+        ratio = STEPS[i - 1] / STEPS[i]
+        return (ratio * bends[i] - bends[i - 1]) / (ratio - 1)
+
+    last = len(bends) - 1
+    before, jump = at(last - 1), at(last)
+    # At a kink the jump is most of the bend and the same for smaller steps; at a smooth point it is
+    # the h³ term, which falls to a quarter or less, or noise.
+    noise = 50 * _EPS * np.abs(centre) / STEPS[last]
+    real = np.abs(jump) > np.maximum(0.01 * np.abs(bends[-1]), noise)
+    return np.where(real & (np.abs(jump) > 0.5 * np.abs(before)), jump, 0.0)

@@ -135,9 +135,10 @@ def sum_to(x, shape):
 
 
 def scatter_add(x, index, shape):
-    places = np.arange(math.prod(shape)).reshape(shape)[index].reshape(-1)
+    places = np.arange(math.prod(shape)).reshape(shape)[index]
+    x = np.broadcast_to(x, places.shape)
     out = np.zeros(math.prod(shape))
-    for place, value in zip(places, np.asarray(x).reshape(-1), strict=True):
+    for place, value in zip(places.reshape(-1), x.reshape(-1), strict=True):
         out[place] += value
     return out.reshape(shape)
 
@@ -414,6 +415,17 @@ def global_norm(grads):
     return math.sqrt(sum(float(g[i]) ** 2 for g in grads.values() for i in every(g.shape)))
 
 
+def clip(a, low, high):
+    low = -math.inf if low is None else low
+    high = math.inf if high is None else high
+    return elementwise(lambda v, low, high: min(max(v, low), high))(a, low, high)
+
+
+def clip_by_norm(grads, max_norm):
+    length = global_norm(grads)
+    return {k: g * min(1.0, max_norm / length) for k, g in grads.items()}
+
+
 def clip_by_value(grads, bound):
     return {k: elementwise(lambda v: min(max(v, -bound), bound))(g) for k, g in grads.items()}
 
@@ -531,7 +543,7 @@ ORACLES = {
     "sign": elementwise(lambda a: math.copysign(1.0, a)),
     "maximum": elementwise(max),
     "minimum": elementwise(min),
-    "clip": lambda a, low, high: elementwise(lambda v: min(max(v, low), high))(a),
+    "clip": clip,
     "where": elementwise(lambda condition, a, b: a if condition else b),
     "astype": lambda a, dtype: a.astype(dtype),
     "preprocess": preprocess,
@@ -592,6 +604,7 @@ ORACLES = {
     "RMSProp": two_steps,
     "Adam": two_steps,
     "global_norm": global_norm,
+    "clip_by_norm": clip_by_norm,
     "clip_by_value": clip_by_value,
     "Linear": linear,
     "Conv2d": conv,

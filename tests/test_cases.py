@@ -92,7 +92,7 @@ def test_every_layer_loss_optimiser_and_algorithm_has_a_row():
 
     layers = public(nn, lambda v: inspect.isclass(v) and "__call__" in vars(v))
     layers |= {"Conv4", "MLP", "embed"}
-    optimisers = public(optim, inspect.isclass) | {"global_norm", "clip_by_value"}
+    optimisers = public(optim, inspect.isclass) | {"global_norm", "clip_by_norm", "clip_by_value"}
     for kind, names in {
         "layer": layers,
         "loss": public(losses, inspect.isfunction),
@@ -423,6 +423,10 @@ def test_slopes_at_kinks_are_the_documented_ones():
         [0.0, 0.0, pytest.approx(np.log(2.0))],
     ]
     assert slopes_at(ops.power, [-2.0], [2.0]) == [[-4.0], [0.0]]
+    assert slopes_at(ops.power, [0.0], [1.0]) == [[1.0], [0.0]]
+    assert slopes_at(lambda x: x**0, [np.inf]) == [[0.0]]
+    assert core.hvp(ops.norm, np.zeros(2), np.ones(2)).tolist() == [0.0, 0.0]
+    assert slopes_at(ops.norm, [1e-200, 0.0]) == [[0.0, 0.0]]
     assert slopes_at(lambda p: (-2.0) ** p, [2.0]) == [[0.0]]
     ties = np.array([[2.0, 2.0], [2.0, 1.0]]).reshape(1, 2, 2, 1)
     assert np.ravel(slopes_at(ops.max_pool2d, ties)).tolist() == [1.0, 0.0, 0.0, 0.0]
@@ -433,6 +437,7 @@ def test_slopes_at_kinks_are_the_documented_ones():
     ("op", "x", "wanted"),
     [
         (ops.sigmoid, [-1e4, 1e4], [0.0, 1.0]),
+        (ops.sigmoid, [-30.0, -300.0], [9.357622968839299e-14, 5.148200222412013e-131]),
         (ops.softplus, [-1e4, 1e4], [0.0, 1e4]),
         (ops.logsumexp, [1e4, 1e4], 1e4 + np.log(2.0)),
         (ops.softmax, [1e4, 0.0], [1.0, 0.0]),

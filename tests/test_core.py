@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 
@@ -266,10 +267,30 @@ def test_what_grad_refuses():
         grad(x * x, x)
     with pytest.raises(ValueError, match=r"wanted a cotangent of y's shape \(2,\), got \(1,\)"):
         grad(x * x, x, cotangent=np.ones(1))
-    with pytest.raises(TypeError, match=r"wanted live Tensors .* got ndarray at 'w'"):
+    with pytest.raises(
+        TypeError, match=r"wanted live floating-point Tensors .* got ndarray at 'w'"
+    ):
         grad(ops.sum(x), {"w": np.ones(2)})
     with pytest.raises(TypeError, match="got a constant Tensor"):
         grad(ops.sum(x), stop_gradient(x))
+    counts = Tensor([1, 2, 3])  # whose gradients would be cut down to integers
+    with pytest.raises(TypeError, match="got one of int64 numbers"):
+        grad(ops.sum(ops.exp(counts)), counts)
+    with pytest.raises(TypeError, match="got one of int64 numbers at 'a'"):
+        value_and_grad(lambda p: p["a"] * 0.5)({"a": 3})
+
+
+def test_cotangents_are_checked_everywhere():
+    x = np.ones(3)
+    with pytest.raises(ValueError, match=r"wanted a cotangent of y's shape \(3,\), got \(2, 3\)"):
+        vjp(lambda x: x * 2.0, x)[1](np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"wanted a cotangent of y's shape \(3,\), got \(2, 3\)"):
+        hvp(lambda x: ops.sum(x * x * x), x, np.ones((2, 3)))
+    assert vjp(ops.sum, x)[1](2)[0].tolist() == [2.0] * 3
+    live = Tensor(x)  # integers become what y is
+    y = (live + live) + live * 0.5
+    assert grad(y, live, cotangent=np.array([1, 2, 3])).tolist() == [2.5, 5.0, 7.5]
+    assert grad(y, live, cotangent=np.float64(2.0)).tolist() == [5.0] * 3
 
 
 # --- the other forms ------------------------------------------------------------------------------
@@ -321,13 +342,47 @@ def test_no_grad_is_local_and_survives_errors():
     assert core.is_recording()
     with no_grad():
         assert not core.is_recording()
-    with no_grad():
-        g = grad(ops.sum(x * 1.0), x, create_graph=True)  # x * 1.0 is a constant here
-        assert g.data.tolist() == [0.0]
+    with no_grad(), pytest.raises(ValueError, match="y is a constant, computed while nothing was"):
+        grad(ops.sum(x * 1.0), x)
+    again = no_grad()
+    with again:
+        with again:
+            pass
+        assert not core.is_recording()
+    assert core.is_recording()
     y = ops.sum(x * x)
     with no_grad():  # but what was recorded before can be differentiated, and differentiably
         g = grad(y, x, create_graph=True)
     assert grad(ops.sum(g), x).tolist() == [2.0]
+
+
+def test_threads_do_not_switch_off_one_anothers_recording():
+    inside, done = threading.Event(), threading.Event()
+
+    def without():
+        with no_grad():
+            inside.set()
+            done.wait(10)
+
+    other = threading.Thread(target=without)
+    other.start()
+    inside.wait(10)
+    x = leaf(3.0)
+    assert core.is_recording()
+    assert grad(ops.sum(x * x), x).tolist() == [6.0]
+    done.set()
+    other.join()
+
+
+def test_constants_may_be_trees():
+    x = leaf(1.0, 2.0)
+    constant = stop_gradient({"w": x, "list": [x * 2.0, 7]})
+    assert grad(ops.sum(x * constant["w"]), x).tolist() == [1.0, 2.0]
+    assert constant["list"][1] == 7
+    copy = np.array(constant["w"])
+    copy[0] = 9.0
+    assert x.data[0] == 1.0
+    assert np.asarray(stop_gradient(ops.sum(x))).shape == ()
 
 
 def test_raw_arrays_stay_raw():
@@ -437,6 +492,10 @@ def test_a_live_tensor_is_not_silently_an_array():
         (lambda x: ops.sum(x, axis=1), r"sum\(x=float64\(3,\), axis=1\)"),
         (lambda x: ops.conv2d(x, x), r"conv2d\(.*wanted images \(..., N, H, W, C\)"),
         (lambda x: ops.top_k_mask(x, 4), r"top_k_mask\(.*k: wanted 0 to 3, got 4"),
+        (lambda x: ops.cumsum(x, axis=1), r"cumsum\(.*axis: wanted -1 to 0"),
+        (lambda x: ops.roll(x, 1, (0, 0)), r"roll\(x=float64\(3,\), shift=1, axis=\(0, 0\)\)"),
+        (lambda x: ops.mean(x[:0]), r"mean\(.*wanted at least one entry"),
+        (lambda x: ops.lstm_gates(x, x), r"lstm_gates\(z=float64\(3,\), c=float64\(3,\)\)"),
     ],
 )
 def test_operation_errors(call, message):

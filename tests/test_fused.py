@@ -91,3 +91,22 @@ def test_raw_arrays_give_raw_arrays():
     p, q = OPERATIONS["reference beyond order 1"](np.ones(2), 3.0 * np.ones(2))
     assert type(p) is type(q) is np.ndarray
     np.testing.assert_array_equal(p, [9.0, 9.0])
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_results_do_not_depend_on_one_another(kernels, rng):
+    z, c = Tensor(rng.standard_normal((1, 8))), Tensor(rng.standard_normal((1, 2)))
+    with backend.use_kernels(kernels):
+        h_new, c_new = ops.lstm_gates(z, c)
+    assert grad(ops.sum(h_new), c_new).tolist() == [[0.0, 0.0]]
+
+
+def test_arrays_of_several_types_are_the_references():
+    """What NumPy makes of them, with kernels as without."""
+    x, y = np.ones((2, 3), "f"), np.zeros((4, 3))
+    assert ops.pairwise_distance(x, y).dtype == np.float64
+    with pytest.raises(ValueError, match=r"wanted floating-point arrays, got int64\(2, 3\)"):
+        ops.pairwise_distance(np.ones((2, 3), int), y)
+    assert ops.attention(x, x, x, 1 / np.sqrt(3)).dtype == np.float32  # a number is a number
+    with pytest.raises(ValueError, match=r"at least one key, got keys \(0, 3\)"):
+        ops.attention(x, x[:0], x[:0])

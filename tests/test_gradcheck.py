@@ -188,6 +188,44 @@ def test_results_that_are_no_arrays_are_refused(rng):
         gradcheck(lambda x: float(ops.sum(x)), rng.standard_normal(3))
 
 
+@pytest.mark.parametrize("setting", ["order", "directions"])
+def test_a_check_of_nothing_is_refused(setting):
+    with pytest.raises(ValueError, match=f"wanted {setting} of at least 1, got 0"):
+        gradcheck(ops.exp, np.ones(2), **{setting: 0})
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: ops.square(ops.square(x)),
+        lambda x: ops.square(ops.square(ops.sum(x))),
+        lambda x: ops.square(ops.var(x)),
+    ],
+)
+def test_a_point_where_the_second_derivative_is_0_is_no_kink(f):
+    assert gradcheck(f, np.zeros(3)).worst < 1e-7
+
+
+def test_an_error_too_small_to_be_found_in_one_entry_of_many(rng):
+    """It fails along directions only, and is reported so."""
+
+    @primitive(lambda g, y, x: 1.0000002 * g * ops.cos(x))
+    def sine(x):
+        return np.sin(x)
+
+    with pytest.raises(GradientError, match=r"off by more than any single entry|entries wrong"):
+        gradcheck(sine, rng.standard_normal(300), order=1)
+
+
+def test_a_wrong_gradient_of_a_number():
+    @primitive(lambda g, y, x: g)
+    def cosine(x):
+        return np.cos(x)
+
+    with pytest.raises(GradientError, match="1 of 1 entries wrong"):
+        gradcheck(cosine, np.array(0.0), order=1)
+
+
 def test_nothing_to_differentiate_is_refused():
     with pytest.raises(TypeError, match="at least one float64 array"):
         gradcheck(lambda n: n, np.arange(3))

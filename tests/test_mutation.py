@@ -6,7 +6,7 @@ import pytest
 import test_cases
 from mutation import mutants, targets
 
-from scratchmeta import backend, ops
+from scratchmeta import Tensor, backend, grad, ops
 from scratchmeta.cases import CASES, normal
 from scratchmeta.gradcheck import gradcheck
 from scratchmeta.ops import fused as fused_module
@@ -23,20 +23,14 @@ EQUIVALENT: dict[tuple[str, str], tuple[str, set[str]]] = {
         "summing to the shape that g has changes nothing, it only takes time",
         {"return sum_to(g, shape)"},
     ),
-    ("_nonzero", "return y + (raw(y) == 0)"): (
-        "where y is 0, any number but 0 will do: it divides x, which is 0",
-        {"return y - (raw(y) == 0)"},
+    ("_reciprocal", "return where(zero, 0.0, 1.0 / where(zero, 1.0, y))"): (
+        "where y is 0, any number but 0 will do: the outer where passes over what it gives",
+        {"return where(zero, 0.0, 1.0 / where(zero, 2.0, y))"},
     ),
-    (
-        "_one_less",
-        "return where(p == 0, 1.0, p - 1) if getattr(p, 'ndim', 0) else p - 1 if p != 0 else 1.0",
-    ): (
-        "where p is 0, any positive exponent will do: the power is multiplied by p",
+    ("_one_less", "return where((raw(a) == 0) & (raw(p) == 0), 1.0, p - 1)"): (
+        "any positive exponent will do: the power of a = 0 is multiplied by p = 0",
         {
-            "return where(p == 0, 2.0, p - 1) if getattr(p, 'ndim', 0) "
-            "else p - 1 if p != 0 else 1.0",
-            "return where(p == 0, 1.0, p - 1) if getattr(p, 'ndim', 0) "
-            "else p - 1 if p != 0 else 2.0",
+            "return where((raw(a) == 0) & (raw(p) == 0), 2.0, p - 1)",
         },
     ),
     ("_inverse", "inverse = [0] * len(axes)"): (
@@ -156,6 +150,13 @@ def fused_checks():
             assert ("double backward" in ran) == (kernels and double)
             np.testing.assert_allclose(values, reference(x, y), rtol=1e-15)
             assert type(values) is tuple
+            ran.clear()
+            with backend.use_kernels(kernels):
+                op(x.astype(np.float32), y.astype(np.float32))
+                assert ("forward" in ran) == kernels
+                ran.clear()
+                assert op(x.astype(np.float32), y)[0].dtype == np.float64
+                assert not ran
         gradcheck(op, x, y, order=3, directions=1)
         gradcheck(lambda x: op(x, ops.exp(x)), x, order=3, directions=1)
         gradcheck(lambda x, y: op(x, y)[0], x, y, order=3, directions=1)
@@ -169,17 +170,43 @@ def fused_checks():
     def picked(x, places, name, factor=1.0):
         return {"exp": ops.exp}[name](ops.take(x, places)) * factor
 
-    def picked_backward(gs, ys, kept, x, places, name, factor=1.0):
+    def picked_forward(x, places, name, factor):
+        ran.append("forward")
+        return (np.exp(x[places]) * factor,), None
+
+    def picked_backward(gs, ys, kept, x, places, name, factor):
         gx = np.zeros_like(x)
         np.add.at(gx, places, gs[0] * ys[0])
-        return gx, None, None
+        return gx, None, None, None
 
     op = fused_module.fused(
         picked,
-        lambda x, places, name, factor=1.0: ((np.exp(x[places]) * factor,), None),
+        picked_forward,
         picked_backward,
     )
     places = np.array([1, 0, 1])
+
+    def chained(x):
+        q = ops.exp(x)
+        return ops.sin(q), q
+
+    def forms():
+        with backend.use_kernels(False):
+            p, q = fused_module.fused(chained, None, None)(Tensor(x))
+            assert grad(ops.sum(p), q).tolist() == [0.0, 0.0]
+        for kernels in (True, False):
+            with backend.use_kernels(kernels):
+                ran.clear()
+                assert op(x, places, "exp").tolist() == op.reference(x, places, "exp").tolist()
+                assert ("forward" in ran) == kernels
+        try:
+            op(x, places, "exp", 1.0, scale=2.0)
+        except TypeError:
+            pass
+        else:
+            raise AssertionError("an argument that does not exist was accepted")
+
+    yield forms
     yield lambda: gradcheck(lambda x: op(x, places, "exp"), x, order=3, directions=1)
     yield lambda: gradcheck(lambda x: op(x, places, "exp", factor=0.5), x, order=3, directions=1)
     yield lambda: np.testing.assert_array_equal(op(x, places, "exp"), np.exp(x[places]))

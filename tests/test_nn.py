@@ -144,6 +144,12 @@ def test_cross_entropy_by_hand():
     )
     far = np.array([[1000.0, 0.0]])
     assert losses.cross_entropy(far, np.array([1])) == 1000.0
+    impossible = Tensor(np.array([[0.0, -np.inf, 0.0]]))
+    loss = losses.cross_entropy(impossible, np.array([0]))
+    assert float(loss) == pytest.approx(np.log(2.0))
+    assert grad(loss, impossible).tolist() == [[-0.5, 0.0, 0.5]]
+    with pytest.raises(ValueError, match=r"wanted labels from 0 to 2, got \[ 3 -1\]"):
+        losses.cross_entropy(np.zeros((2, 3)), np.array([3, -1]))
 
 
 def test_mse_and_binary_cross_entropy_by_hand():
@@ -151,6 +157,16 @@ def test_mse_and_binary_cross_entropy_by_hand():
     p = 1 / (1 + np.exp(-0.7))
     got = losses.binary_cross_entropy(np.array([0.7, 0.7]), np.array([1.0, 0.0]))
     np.testing.assert_allclose(got, -(np.log(p) + np.log(1 - p)) / 2)
+
+
+def test_project_wants_every_task_its_own_rows():
+    shared, w = np.ones((4, 3)), np.ones((2, 3, 5))
+    with pytest.raises(ValueError, match=r"x to begin with w's leading axes \(2,\), got \(4, 3\)"):
+        ops.project(shared, w)
+    both = ops.project(np.stack([shared, shared])[:, :, None], w, np.zeros((2, 5)))
+    assert both.shape == (2, 4, 1, 5)
+    wide = ops.project(shared.astype("f"), w[0].astype("f"), np.zeros(5))
+    assert wide.dtype == np.float64  # as x w + b has it
 
 
 @pytest.mark.parametrize("loss", [losses.cross_entropy, losses.mse, losses.binary_cross_entropy])
@@ -230,5 +246,6 @@ def test_clipping():
     assert float(optim.global_norm(grads)) == 5.0
     clipped = optim.clip_by_norm(grads, 1.0)
     np.testing.assert_allclose((clipped["a"], clipped["b"][0]), [[0.6], [0.8]])
-    assert optim.clip_by_norm(grads, 6.0) is grads
+    for name, g in optim.clip_by_norm(grads, 6.0).items():
+        np.testing.assert_array_equal(g, grads[name])
     assert optim.clip_by_value(grads, 3.5)["b"][0, 0] == 3.5

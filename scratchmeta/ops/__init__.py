@@ -178,6 +178,7 @@ Tensor.__rmatmul__ = lambda a, b: matmul(b, a)
 Tensor.__neg__ = negative
 Tensor.__abs__ = abs
 Tensor.__getitem__ = getitem
+Tensor.astype = astype
 Tensor.__lt__ = lambda a, b: raw(a) < raw(b)
 Tensor.__le__ = lambda a, b: raw(a) <= raw(b)
 Tensor.__gt__ = lambda a, b: raw(a) > raw(b)

@@ -41,7 +41,7 @@ def pairwise_distance(x, y, metric="sqeuclidean", weight=None):
         )
     x, y = _alike(x, y)
     if metric == "cityblock":
-        return _cityblock(x, y) if weight is None else _weighted_cityblock(x, y, weight)
+        return _cityblock(x, y, weight)
     if weight is not None:
         raise ValueError(f"pairwise_distance: weight goes with 'cityblock', not with {metric!r}")
     return _sqeuclidean(x, y) if metric == "sqeuclidean" else _cosine(x, y)
@@ -53,7 +53,11 @@ def _zeros_like(x):
 
 
 def _alike(*arrays):
-    """Arrays (..., N, D) with their leading axes broadcast against one another, as kernels want."""
+    """Floating-point arrays (..., N, D) with their leading axes broadcast against one another, as
+    kernels want."""
+    for a in arrays:
+        if a.dtype.kind in "iub":
+            raise ValueError(f"wanted floating-point arrays, got {a.dtype}{tuple(a.shape)}")
     lead = np.broadcast_shapes(*(a.shape[:-2] for a in arrays))
     return [a if a.shape[:-2] == lead else broadcast_to(a, (*lead, *a.shape[-2:])) for a in arrays]
 
@@ -70,11 +74,6 @@ _sqeuclidean = fused(
     lambda gs, ys, kept, x, y: _pairwise().sqeuclidean_backward(*gs, x, y),
 )
 _cityblock = fused(
-    reference.cityblock,
-    lambda x, y: ((_pairwise().cityblock(x, y),), None),
-    lambda gs, ys, kept, x, y: _pairwise().cityblock_backward(*gs, x, y)[:2],
-)
-_weighted_cityblock = fused(
     reference.cityblock,
     lambda x, y, weight: ((_pairwise().cityblock(x, y, weight),), None),
     lambda gs, ys, kept, x, y, weight: _pairwise().cityblock_backward(*gs, x, y, weight),
@@ -96,7 +95,7 @@ def attention(query, keys, values, scale=1.0):
     `scale` is a number, or an array (...) or (..., Q). For large Q and N the kernels never form the
     Q × N matrix. Raises OperationError when shapes do not fit.
     """
-    return _attention(*_alike(query, keys, values), scale)
+    return _attention(*_with_keys(query, keys, values), _number(scale))
 
 
 def cosine_attention(query, keys, values, scale=1.0):
@@ -104,7 +103,18 @@ def cosine_attention(query, keys, values, scale=1.0):
 
     Shapes as in `attention`. A zero vector has cosine 0 with everything, and gradient 0.
     """
-    return _cosine_attention(*_alike(query, keys, values), scale)
+    return _cosine_attention(*_with_keys(query, keys, values), _number(scale))
+
+
+def _number(scale):
+    """NumPy's scalars as numbers, which leave float32 what it is."""
+    return scale.item() if isinstance(scale, np.generic) else scale
+
+
+def _with_keys(query, keys, values):
+    if keys.shape[-2] == 0:
+        raise ValueError(f"attention: wanted at least one key, got keys {keys.shape}")
+    return _alike(query, keys, values)
 
 
 def _attention_fused(definition, score):
@@ -220,8 +230,7 @@ def norm_relu_pool(x, scale, offset, size=2, eps=1e-5):
             "norm_relu_pool: wanted images (..., N, H, W, C), scale and offset (..., C), "
             f"got {x.shape}, {scale.shape}, {offset.shape}"
         )
-    alike = x.dtype == scale.dtype == offset.dtype and x.dtype.char in "fd"
-    if size not in (1, 2) or not alike:
+    if size not in (1, 2):
         return reference.norm_relu_pool(x, scale, offset, size, eps)
     lead = np.broadcast_shapes(x.shape[:-4], scale.shape[:-1], offset.shape[:-1])
     x = x if x.shape[:-4] == lead else broadcast_to(x, (*lead, *x.shape[-4:]))

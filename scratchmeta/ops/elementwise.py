@@ -53,9 +53,11 @@ def negative(a):
     return -a
 
 
-def _one_less(p):
-    """p − 1, and 1 where p = 0: there p xᵖ⁻¹ is to be 0 for every x, 0 included."""
-    return where(p == 0, 1.0, p - 1) if getattr(p, "ndim", 0) else (p - 1 if p != 0 else 1.0)
+def _one_less(a, p):
+    """p − 1, and 1 where a = p = 0: there p aᵖ⁻¹ is to be 0, not 0 / 0."""
+    if hasattr(p, "ndim"):
+        return where((raw(a) == 0) & (raw(p) == 0), 1.0, p - 1)
+    return p - 1 if p != 0 else 0.0
 
 
 def _log_if_positive(a):
@@ -64,7 +66,7 @@ def _log_if_positive(a):
 
 
 @primitive(
-    lambda g, y, a, p: like(g * (p * a ** _one_less(p)), a),
+    lambda g, y, a, p: like(g * (p * a ** _one_less(a, p)), a),
     lambda g, y, a, p: like(g * y * _log_if_positive(a), p),
 )
 def power(a, p):
@@ -125,11 +127,12 @@ def tanh(a):
 
 @primitive(lambda g, y, a: g * (y * (1.0 - y)))
 def sigmoid(a):
-    """σ(a) = 1 / (1 + e⁻ᵃ), computed as ½ (1 + tanh ½a), which overflows for no a.
-
-    Below a ≈ −37 it is exactly 0 in float64; log σ(a) is `-softplus(-a)`.
+    """σ(a) = 1 / (1 + e⁻ᵃ), for a < 0 computed as eᵃ / (1 + eᵃ): accurate and without overflow for
+    every a.
     """
-    return 0.5 * (1.0 + xp(a).tanh(0.5 * a))
+    module, positive = xp(a), a.real >= 0
+    e = module.exp(module.where(positive, -a, a))  # e^−|a|
+    return module.where(positive, 1.0, e) / (1.0 + e)
 
 
 @primitive(lambda g, y, a: g * sigmoid(a))
@@ -179,9 +182,18 @@ def minimum(a, b):
     return xp(a, b).minimum(a, b)
 
 
-@primitive(lambda g, y, a, low, high: g * ((a >= low) & (a <= high)), None, None)
+def _within(a, low, high):
+    return (low is None or raw(a) >= raw(low)) & (high is None or raw(a) <= raw(high))
+
+
+@primitive(
+    lambda g, y, a, low, high: like(g * _within(a, low, high), a),
+    lambda g, y, a, low, high: like(g * (raw(a) < raw(low)), low),
+    lambda g, y, a, low, high: like(g * (raw(a) > raw(high)), high),
+)
 def clip(a, low, high):
-    """a, but no less than low and no more than high. At a bound itself the slope is taken as 1."""
+    """a, but no less than low and no more than high; None is no bound. At a bound itself the slope
+    in a is taken as 1."""
     return xp(a).clip(a, low, high)
 
 

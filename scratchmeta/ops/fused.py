@@ -18,6 +18,7 @@ would be wrong.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 
 from scratchmeta import backend
@@ -41,6 +42,12 @@ def _is_differentiable(a):
     return backend.is_array(raw(a)) and raw(a).dtype.kind == "f"
 
 
+def _of_one_type(args):
+    """Whether the floating-point arrays among the arguments are all float32 or all float64."""
+    types = {a.dtype.char for a in args if hasattr(a, "dtype") and a.dtype.kind not in "iub"}
+    return types == {"f"} or types == {"d"}
+
+
 def fused(
     reference: Callable,
     forward: Callable,
@@ -49,18 +56,21 @@ def fused(
 ) -> Callable:
     """An operation defined by `reference` and run by kernels while `backend.use_kernels` is on.
 
-    It takes the reference's arguments, arrays by position, and returns the reference's results. The
-    kernels' contract is the module's; a kernel returns None as the cotangent of an argument that is
-    not an array of floating-point numbers.
+    It takes the reference's arguments, of which forward and backward get all, in order, and returns
+    the reference's results. Kernels see
+    floating-point arrays of one type, float32 or float64; of others the reference makes what NumPy
+    makes of them. The kernels' contract is the module's; a kernel returns None as the cotangent of
+    an argument that is not an array of floating-point numbers.
     """
+    signature = inspect.signature(reference)
 
-    def second_order_by_reference(us, gs, args, kwargs):
+    def second_order_by_reference(us, gs, args):
         in_graph = any(isinstance(a, Tensor) for a in (*us, *gs, *args))
         with recording(True):
             gs = [_rerooted(g) for g in gs]
             args = [_rerooted(a) if _is_differentiable(a) else a for a in args]
             xs = [a for a in args if isinstance(a, Tensor)]
-            ys = reference(*args, **kwargs)
+            ys = reference(*args)
             ys = ys if isinstance(ys, tuple) else (ys,)
             gxs = pull_back(ys, gs, xs, create_graph=True)
             us = [u for u, a in zip(us, args, strict=True) if isinstance(a, Tensor)]
@@ -69,41 +79,48 @@ def fused(
             found = iter(pull_back(gxs, us, [*gs, *xs], create_graph=in_graph))
         return [next(found) if isinstance(a, Tensor) else None for a in (*gs, *args)]
 
-    def gradient_joint(us, out, *gs_and_args, ys_and_kept, **kwargs):
+    def gradient_joint(us, out, *gs_and_args, ys_and_kept):
         *ys, kept = ys_and_kept
         gs, args = gs_and_args[: len(ys)], gs_and_args[len(ys) :]
         plain = not any(isinstance(a, Tensor) for a in (*us, *gs_and_args))
         if double_backward is not None and plain:
-            return double_backward(us, gs, tuple(ys), kept, *args, **kwargs)
-        return second_order_by_reference(us, gs, args, kwargs)
+            return double_backward(us, gs, tuple(ys), kept, *args)
+        return second_order_by_reference(us, gs, args)
 
     @primitive(joint=gradient_joint)
-    def gradient(*gs_and_args, ys_and_kept, **kwargs):
+    def gradient(*gs_and_args, ys_and_kept):
         *ys, kept = ys_and_kept
         gs, args = gs_and_args[: len(ys)], gs_and_args[len(ys) :]
-        return tuple(backward(gs, tuple(ys), kept, *args, **kwargs))
+        return tuple(backward(gs, tuple(ys), kept, *args))
 
-    def joint(gs, out, *args, **kwargs):
+    def joint(gs, out, *args):
         *ys, _ = out
         gs = [
             backend.xp(y).zeros_like(y) if g is None else g
             for g, y in zip(gs[: len(ys)], ys, strict=True)
         ]
-        gxs = gradient(*gs, *args, ys_and_kept=out, **kwargs)
+        gxs = gradient(*gs, *args, ys_and_kept=out)
         return [None if raw(gx) is None else gx for gx in gxs]
 
     @primitive(joint=joint)
-    def run(*args, **kwargs):
-        ys, kept = forward(*args, **kwargs)
+    def run(*args):
+        ys, kept = forward(*args)
         return (*ys, kept)
 
     run.__name__ = gradient.__name__ = reference.__name__
+    run.names = list(signature.parameters)
 
     @functools.wraps(reference)
     def operation(*args, **kwargs):
-        if not backend.kernels_enabled():
-            return reference(*args, **kwargs)
-        *ys, _ = run(*args, **kwargs)
+        if kwargs or len(args) < len(run.names):
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args = bound.args
+        if not backend.kernels_enabled() or not _of_one_type(args):
+            ys = reference(*args)
+            # Of several results none depends on another, though the reference computes it so.
+            return tuple(map(identity, ys)) if isinstance(ys, tuple) else ys
+        *ys, _ = run(*args)
         return ys[0] if len(ys) == 1 else tuple(ys)
 
     operation.reference = reference

@@ -1,5 +1,6 @@
 """Products: matmul over stacks of matrices, and einsum."""
 
+import builtins
 import math
 import string
 
@@ -86,8 +87,10 @@ def matmul(a, b):
     lambda g, y, x, w, b: like(sum(g, -2), b),
 )
 def _affine(x, w, b):
-    y = _product(x, w)
-    y += b[..., None, :]
+    y, b = _product(x, w), b[..., None, :]
+    if y.dtype != b.dtype:
+        return y + b
+    y += b
     return y
 
 
@@ -96,9 +99,13 @@ def project(x, w, b=None):
     own rows.
 
     w's and b's leading axes are those that x begins with; axes of x between them and the last are
-    rows. Without b it is x w.
+    rows. Without b it is x w. Raises ValueError where x does not begin so.
     """
     stacks = x.ndim > 1 and (w.ndim == 2 or x.ndim == w.ndim)
+    if not stacks and x.shape[: w.ndim - 2] != w.shape[:-2]:
+        raise ValueError(
+            f"project: wanted x to begin with w's leading axes {w.shape[:-2]}, got {x.shape}"
+        )
     rows = x if stacks else reshape(x, (*w.shape[:-2], -1, x.shape[-1]))
     y = matmul(rows, w) if b is None else _affine(rows, w, b)
     return y if stacks else reshape(y, (*x.shape[:-1], w.shape[-1]))
@@ -137,10 +144,6 @@ def _spell_out(subscripts, operands):
 
 def _einsum_rules(g, y, *operands, inputs, output):
     """x̄ᵢ is the einsum of ȳ with all other operands, down to the letters of xᵢ."""
-    sizes = {}
-    for s, x in zip(inputs, operands, strict=True):
-        for letter, n in zip(s, x.shape, strict=True):
-            sizes[letter] = max(n, sizes.get(letter, 0))
     cotangents = []
     for i, (s, x) in enumerate(zip(inputs, operands, strict=True)):
         others = [o for j, o in enumerate(operands) if j != i]
@@ -148,8 +151,11 @@ def _einsum_rules(g, y, *operands, inputs, output):
         known = "".join(c for c in s if any(c in t for t in names))
         gx = _einsum(g, *others, inputs=names, output=known)
         # A letter that only xᵢ had was summed over: every entry along it gets the same cotangent.
-        gx = reshape(gx, tuple(sizes[c] if c in known else 1 for c in s))
-        cotangents.append(like(broadcast_to(gx, tuple(sizes[c] for c in s)), x))
+        # One that has length 1 in all others but not in xᵢ likewise.
+        length = dict(zip(known, gx.shape, strict=True))
+        gx = reshape(gx, tuple(length.get(c, 1) for c in s))
+        wide = tuple(map(builtins.max, gx.shape, x.shape))
+        cotangents.append(like(broadcast_to(gx, wide), x))
     return cotangents
 
 

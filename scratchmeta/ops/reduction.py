@@ -3,8 +3,9 @@
 from scratchmeta import backend
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive, raw
-from scratchmeta.ops.elementwise import exp
+from scratchmeta.ops.elementwise import exp, where
 from scratchmeta.ops.shape import (
+    _axis,
     broadcast_to,
     concat,
     flip,
@@ -38,6 +39,8 @@ def _count(x, axis):
     n = 1
     for a in _axes(axis, x.ndim):
         n *= x.shape[a]
+    if n == 0:
+        raise ValueError(f"wanted at least one entry to take the mean of, got shape {x.shape}")
     return n
 
 
@@ -128,21 +131,24 @@ def log_softmax(x, axis=-1):
 
 
 @primitive(
-    lambda g, y, x, axis=-1, keepdims=False: _kept(g / _nonzero(y), x, axis) * x,
+    lambda g, y, x, axis=-1, keepdims=False: _kept(g * _reciprocal(y), x, axis) * x,
 )
 def norm(x, axis=-1, keepdims=False):
-    """√Σ x², the Euclidean length. The gradient at x = 0, a kink, is taken as 0."""
+    """√Σ x², the Euclidean length. At x = 0, a kink, and where Σ x² is too small for a number all
+    derivatives are taken as 0."""
     return xp(x).sqrt((x * x).sum(axis=axis, keepdims=keepdims))
 
 
-def _nonzero(y):
-    return y + (raw(y) == 0)
+def _reciprocal(y):
+    """1 / y, and 0 for y = 0."""
+    zero = raw(y) == 0
+    return where(zero, 0.0, 1.0 / where(zero, 1.0, y))
 
 
 @primitive(lambda g, y, x, axis=-1: flip(cumsum(flip(g, axis), axis), axis))
 def cumsum(x, axis=-1):
     """The running sum along an axis: y[i] = x[0] + ... + x[i]."""
-    return x.cumsum(axis=axis)
+    return x.cumsum(axis=_axis(axis, x.ndim))
 
 
 @primitive(None)

@@ -117,7 +117,7 @@ def getitem(x, index):
     return x[index]
 
 
-@primitive(lambda g, y, x, index, shape: getitem(g, index), None, None)
+@primitive(lambda g, y, x, index, shape: like(getitem(g, index), x), None, None)
 def scatter_add(x, index, shape):
     """Zeros of this shape with x added at `index`: the adjoint of getitem.
 
@@ -207,6 +207,8 @@ def _pad(x, widths, value):
 
 def pad(x, widths, value=0.0):
     """x with `value` around it: widths[i] = (before, after) numbers along axis i."""
+    if len(widths) != x.ndim:
+        raise ValueError(f"pad: wanted widths for {x.ndim} axes, got {len(widths)}")
     return _pad(x, tuple(tuple(w) for w in widths), value)
 
 
@@ -219,4 +221,4 @@ def flip(x, axis):
 @primitive(lambda g, y, x, shift, axis: roll(g, -shift, axis), None, None)
 def roll(x, shift, axis):
     """x moved by `shift` places along an axis; what leaves at one end enters at the other."""
-    return xp(x).roll(x, shift, axis)
+    return xp(x).roll(x, shift, _axis(axis, x.ndim))

@@ -50,6 +50,7 @@ class ndarray:
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
     T = property(lambda self: ndarray(self._host.T))
+    real = property(lambda self: ndarray(self._host.real))
     data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
 
     @property
