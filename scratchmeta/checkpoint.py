@@ -8,7 +8,7 @@
 A checkpoint is one safetensors file: arrays named params/... and optimizer/... by their path in
 the tree, and in its header the step, the best validation so far and the algorithm. Everything is
 written beside its name and moved over it in one step (os.replace), so a reader sees the old file
-or the new one.
+or the new one. A lock on RUN/.lock keeps a second process from training in the folder.
 """
 
 import json
@@ -24,7 +24,13 @@ from safetensors.numpy import save
 
 from scratchmeta import tree
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there two processes are not kept apart
+    fcntl = None
+
 FORMAT = "scratchmeta-1"  # the layout described above; a reader refuses any other
+_LOCK = ".lock"
 FILES = ("metrics.jsonl", "last.safetensors", "best.safetensors", "episode.png", "learning.png")
 
 
@@ -80,28 +86,26 @@ def load_state(path: Path, like: State, algorithm: str) -> State:
     for group in ("params", "optimizer"):
         wanted = getattr(like, group)
         loaded[group] = None if wanted is None else _fit(path, group, wanted, arrays)
-    return State(
-        header["step"],
-        loaded["params"],
-        loaded["optimizer"],
-        header["best_score"],
-        header["best_step"],
-    )
+    step, score, best = (header.get(name) for name in ("step", "best_score", "best_step"))
+    counts = all(isinstance(n, int) and n >= 0 for n in (step, best))
+    if not counts or not (score is None or isinstance(score, float)):
+        raise CheckpointError(f"{path}: wanted step, best_score and best_step, got {header}")
+    return State(step, loaded["params"], loaded["optimizer"], score, best)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
+    path.open("rb").close()  # says so where it may not be read
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("scratchmeta", "{}"))
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: wanted a checkpoint of format {FORMAT!r}, got {header.get('format')!r}"
-        )
+    found = header.get("format") if isinstance(header, dict) else header
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: wanted a checkpoint of format {FORMAT!r}, got {found!r}")
     return header, arrays
 
 
@@ -128,15 +132,30 @@ def _fit(path: Path, group: str, wanted: Any, arrays: dict[str, np.ndarray]) -> 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces the file `path` in one moment: written beside it, flushed to disk, moved over it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        with _naming(path):
+            with open(beside, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file, such as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 # --- the folder ---------------------------------------------------------------------------------
@@ -150,26 +169,43 @@ class Run:
         self.config = config
 
     @classmethod
-    def create(cls, path: str | os.PathLike, config: dict, *, overwrite: bool = False) -> "Run":
-        """Begins a run in the folder `path`; `config` must have the key "algorithm".
+    def create(
+        cls, path: str | os.PathLike, config: dict, first: State, *, overwrite: bool = False
+    ) -> "Run":
+        """Begins a run in the folder `path`, held, with `first` as its last checkpoint; `config`
+        must have the key "algorithm".
 
         Raises FileExistsError if the folder holds anything, unless it holds a run and `overwrite`
-        is true: then that run's files are deleted.
+        is true: then that run's files are deleted, once `first` is safely written. CheckpointError
+        if another process trains there.
         """
         path = Path(path)
-        if path.is_dir() and any(path.iterdir()):
+        cls.refuse(path, overwrite)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, config)
+        run.hold()
+        try:
+            run.save("last", first)
+            for name in FILES:
+                if path / name != run.checkpoint("last"):
+                    (path / name).unlink(missing_ok=True)
+            run.record()
+        except BaseException:
+            run.release()
+            raise
+        return run
+
+    @classmethod
+    def refuse(cls, path: str | os.PathLike, overwrite: bool) -> None:
+        """Raises what `create` raises about the folder as it is."""
+        path = Path(path)
+        if path.is_dir() and any(file.name != _LOCK for file in path.iterdir()):
             if not overwrite:
                 raise FileExistsError(
                     f"{path}: exists and is not empty; "
                     f"--resume {path} continues it, --overwrite begins anew"
                 )
             cls.open(path)  # refuses to delete from a folder that is not a run's
-            for name in FILES:
-                (path / name).unlink(missing_ok=True)
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, config)
-        run.record()
-        return run
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Run":
@@ -186,6 +222,29 @@ class Run:
         if not isinstance(config, dict) or "algorithm" not in config:
             raise CheckpointError(f"{path / 'config.json'}: does not name its algorithm")
         return cls(path, config)
+
+    def hold(self) -> None:
+        """Keeps other processes from training in this folder, until `release` or this one's end.
+
+        What they left half written is deleted. Raises CheckpointError if one holds it.
+        """
+        file = open(self.path / _LOCK, "wb")  # noqa: SIM115  it is held open
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise CheckpointError(f"{self.path}: another process is training in it") from None
+        except BaseException:
+            file.close()
+            raise
+        self._held = file
+        for left in self.path.glob(f".*{_PARTIAL}"):
+            left.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Lets other processes train in this folder."""
+        self._held.close()
 
     def record(self) -> None:
         """Writes `config` to config.json."""
@@ -213,15 +272,23 @@ class Run:
         return appended(path)
 
     def history(self) -> list[dict]:
-        """The lines of metrics.jsonl; one that a crash left half written ends the list."""
-        lines: list[dict] = []
+        """The lines of metrics.jsonl, without a last one that a crash left half written.
+
+        Raises CheckpointError for any other line that is not an object with a step.
+        """
         path = self.path / "metrics.jsonl"
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    lines.append(json.loads(line))
-                except ValueError:
+        written = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        lines: list[dict] = []
+        for number, line in enumerate(written, 1):
+            try:
+                lines.append(json.loads(line))
+                lines[-1]["step"] + 0
+            except (ValueError, TypeError, KeyError):
+                if number == len(written) and not line.endswith(b"\n"):
                     break
+                raise CheckpointError(
+                    f"{path}: line {number}: wanted an object with a step, got {line[:60]!r}"
+                ) from None
         return lines
 
 
@@ -240,5 +307,5 @@ class Metrics:
 @contextmanager
 def appended(path: str | os.PathLike) -> Iterator[Metrics]:
     """Metrics at the end of the file `path`."""
-    with open(path, "a", encoding="utf-8") as file:
+    with _naming(Path(path)), open(path, "a", encoding="utf-8") as file:
         yield Metrics(file)

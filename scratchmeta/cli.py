@@ -1,6 +1,7 @@
 """The command `scratchmeta`: finds the command asked for, and turns known errors into one line."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     on standard error; 128 + n stopped by signal n (130 for Ctrl-C).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if hasattr(sys.stdout, "reconfigure"):  # results are not lost where ± cannot be written
+        sys.stdout.reconfigure(errors="replace")
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
@@ -51,7 +54,7 @@ def _reported(argv: list[str]) -> int:
         return commands.COMMANDS[name](argv[1:])
     except Interrupted as stop:
         print(f"scratchmeta: {stop}; continue with", file=sys.stderr)
-        print(f"  scratchmeta train --resume {stop.run}", file=sys.stderr)
+        print(f"  scratchmeta train --resume {shlex.quote(str(stop.run))}", file=sys.stderr)
         return 128 + stop.signum
     except KeyboardInterrupt:
         print("scratchmeta: interrupted", file=sys.stderr)
@@ -59,7 +62,10 @@ def _reported(argv: list[str]) -> int:
     except BrokenPipeError:  # `scratchmeta list | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, backend.BackendError) as error:
+    # a missing extra is an ImportError, what is too large to be had one of memory or of overflow
+    except (
+        ValueError, OSError, ImportError, MemoryError, OverflowError, backend.BackendError
+    ) as error:  # fmt: skip
         if sys.flags.dev_mode:  # python -X dev: show where it came from
             raise
         print(f"scratchmeta: error: {_one_line(error)}", file=sys.stderr)

@@ -1,11 +1,13 @@
 """The commands behind `scratchmeta`: functions of the arguments that return an exit status."""
 
+import itertools
 import json
 import os
 import platform
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,7 @@ def _preset(argv: Sequence[str]) -> TrainOptions:
 def _recorded(folder: Path, argv: Sequence[str]) -> TrainOptions:
     """The options of the run in `folder`."""
     record = Run.open(folder).config
-    config = presets.from_dict(record)
+    config = experiment.recorded(folder, record)
     if not argv[0].startswith("-") and argv[0] != config.algorithm:
         raise UsageError(f"{folder}: is a run of {config.algorithm!r}, not {argv[0]!r}")
     data_dir = record.get("data_dir")
@@ -90,6 +92,11 @@ def _refuse_changes(was: TrainOptions, asked: TrainOptions) -> None:
     """Raises UsageError if anything but the number of steps is to be different from now on."""
     if asked.out or asked.overwrite:
         raise UsageError("--resume continues a run in its own folder: no --out, no --overwrite")
+    if was.training.linear_decay and asked.training.steps != was.training.steps:
+        raise UsageError(
+            f"--steps: the learning rate of this run falls to 0 at step {was.training.steps}, "
+            "so it ends there"
+        )
     asked = replace(asked, training=replace(asked.training, steps=was.training.steps))
     for section, value in _sections(was).items():
         other = getattr(asked, section)
@@ -109,52 +116,74 @@ def _train(options: TrainOptions, argv: Sequence[str]) -> int:
     algorithm = experiment.algorithm(config)
     experiment.refuse_other_ways(config, config.training.test_shape[0])
     splits = experiment.splits(config, options.data_dir)
-    folder = options.resume or options.out or _free_folder(config)
     record = {
         **config.as_dict(),
         "command": shlex.join(["scratchmeta", "train", *argv]),
         "version": __version__,
         "backend": options.backend,
         "hardware": hardware(),
-        "data_dir": options.data_dir and str(options.data_dir),
+        "data_dir": options.data_dir and str(options.data_dir.resolve()),
     }
-    if options.resume:  # what began the run stays on record
-        record["resumed_from"] = Run.open(options.resume).config
-    state = training.train(
-        algorithm,
-        splits.train,
-        config.training,
-        validation=splits.validation,
-        run=folder,
-        config=record,
-        resume=options.resume is not None,
-        overwrite=options.overwrite,
-        progress=True,
-    )
+    if options.resume:  # what began the run stays on record, and how it went on
+        was = Run.open(options.resume).config
+        record["resumed_from"] = was.get("resumed_from", was)
+        record["resumed_by"] = [*was.get("resumed_by", []), record["command"]]
+    with _folder(config, options) as folder:
+        state = training.train(
+            algorithm,
+            splits.train,
+            config.training,
+            validation=splits.validation,
+            run=folder,
+            config=record,
+            resume=options.resume is not None,
+            overwrite=options.overwrite,
+            progress=True,
+        )
     print(f"trained {config.algorithm} on {config.data} for {state.step} steps, saved in {folder}")
-    print(f"next: scratchmeta evaluate {folder}; scratchmeta plot {folder}")
+    run = shlex.quote(str(folder))
+    print(f"next: scratchmeta evaluate {run}; scratchmeta plot {run}")
     return 0
 
 
 def _value(argv: Sequence[str], option: str) -> str | None:
     """The value of an option that decides what the other options are."""
+    values = []
     for i, argument in enumerate(argv):
         if argument == option and i + 1 < len(argv):
-            return argv[i + 1]
+            values.append(argv[i + 1])
         if argument.startswith(f"{option}="):
-            return argument.removeprefix(f"{option}=")
-    return None
+            values.append(argument.removeprefix(f"{option}="))
+    if len(values) > 1:
+        raise UsageError(f"{option}: wanted once, got {' and '.join(values)}")
+    return values[0] if values else None
 
 
 def _sections(config: Config) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in fields(Config)}
 
 
-def _free_folder(config: Config) -> Path:
-    number = 1
-    while (path := Path("runs") / f"{config.algorithm}-{config.data}-{number}").exists():
-        number += 1
-    return path
+@contextmanager
+def _folder(config: Config, options: TrainOptions) -> Iterator[Path]:
+    """The run's folder: the one asked for, or the first free one, which goes again if nothing comes
+    of it."""
+    path = options.resume or options.out
+    if path is not None:
+        yield path
+        return
+    for number in itertools.count(1):
+        path = Path("runs") / f"{config.algorithm}-{config.data}-{number}"
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # which they raise where anything is in them
+            path.rmdir()
+            path.parent.rmdir()
 
 
 def hardware() -> dict[str, Any]:

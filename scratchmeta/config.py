@@ -5,14 +5,36 @@ section of options, a dataclass here; scratchmeta.presets fills them in.
 """
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
 def _at_least(section: Any, lowest: float, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
-        if not value >= lowest:
+        if not lowest <= value < float("inf"):
             raise ValueError(f"{name}: wanted at least {lowest}, got {value}")
+
+
+def check_types(section: type, values: dict) -> None:
+    """Raises ValueError if a value has not the type of the section's field of its name."""
+    hints = get_type_hints(section)
+    for name in values.keys() & {field.name for field in fields(section)}:
+        if not _is(values[name], hints[name]):
+            wanted = hints[name].__name__ if isinstance(hints[name], type) else str(hints[name])
+            wanted = wanted.removeprefix("typing.")
+            raise ValueError(f"{name}: wanted {wanted}, got {values[name]!r}")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind is tuple:
+        inner = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(value) == len(inner) and all(map(_is, value, inner))
+    if inner:
+        return any(_is(value, one) for one in inner)
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _positive(section: Any, *names: str) -> None:
@@ -71,7 +93,8 @@ class Training:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "n_way", "k_shot", "n_query", "tasks", "steps", "test_query")
-        _at_least(self, 1, "validate_every", "validation_episodes")
+        _at_least(self, 1, "validate_every")
+        _at_least(self, 2, "validation_episodes")  # one has no interval
         _at_least(
             self,
             0,
@@ -342,7 +365,7 @@ class MetaLSTM:
         _positive(self, "p")
         for name in ("forget_bias", "input_bias"):
             low, high = getattr(self, name)
-            if low > high:
+            if not low <= high:
                 raise ValueError(f"{name}: wanted the lower end first, got {low} {high}")
 
 

@@ -246,6 +246,14 @@ class Saved(NamedTuple):
     step: int
 
 
+def recorded(path: str | os.PathLike, record: dict) -> Config:
+    """The configuration in the config.json of the run in `path`; raises ValueError naming both."""
+    try:
+        return presets.from_dict(record)
+    except ValueError as error:
+        raise ValueError(f"{Path(path) / 'config.json'}: {error}") from error
+
+
 def saved(
     path: str | os.PathLike, checkpoint: str = "best", data_dir: str | os.PathLike | None = None
 ) -> Saved:
@@ -254,7 +262,7 @@ def saved(
     A run that was stopped before its first validation has no best checkpoint; then it is the last.
     """
     run = Run.open(path)
-    config = presets.from_dict(run.config)
+    config = recorded(run.path, run.config)
     built, datasets = algorithm(config), splits(config, data_dir or run.config.get("data_dir"))
     params = to_backend(built.init(np.random.default_rng(config.training.seed)))
     if not run.checkpoint(checkpoint).exists():

@@ -40,6 +40,7 @@ from scratchmeta.config import (
     SlowFast,
     Training,
     ZeroShot,
+    check_types,
 )
 
 
@@ -521,17 +522,30 @@ def lookup(algorithm: str, data: str | None = None, preset: str = "quick") -> Co
 
 def from_dict(recorded: dict) -> Config:
     """The configuration `Config.as_dict` recorded; raises ValueError naming what cannot be read."""
-    choose("algorithm", recorded["algorithm"], PRESETS)
+    choose("algorithm", str(recorded["algorithm"]), PRESETS)
     sections: dict[str, Any] = {}
     for name, types in SECTIONS.items():
         try:
             values = dict(recorded[name])
             made = types[values.pop("type")]
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            check_types(made, values)
             sections[name] = made(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"configuration: cannot read {name!r} ({error})") from error
     for name in ("data", "preset"):
         if name not in recorded:
             raise ValueError(f"configuration: cannot read {name!r}")
-    return Config(recorded["algorithm"], recorded["data"], recorded["preset"], **sections)
+    found = Config(recorded["algorithm"], recorded["data"], recorded["preset"], **sections)
+    types = {name: type(section).__name__ for name, section in sections.items()}
+    table = PRESETS[found.algorithm]
+    if types not in [
+        {name: type(section).__name__ for name, section in preset.items()}
+        for (data, _), preset in table.items()
+        if data == found.data
+    ]:
+        raise ValueError(
+            f"configuration: {found.algorithm} on {found.data} is not made of "
+            f"{', '.join(types.values())}"
+        )
+    return found

@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, label: str, total: int, start: int = 0, shown: bool = True) -> None:
         self.label, self.total, self.start, self.shown = label, total, start, shown
         self.done, self.note, self.said = start, "", start
-        self.began = self.reported = time.monotonic()
+        self.began, self.reported = None, time.monotonic()
         self.bar = None
 
     def __enter__(self) -> "Progress":
@@ -53,6 +53,8 @@ class Progress:
     def update(self, done: int, note: str) -> None:
         """Says that `done` of the total are done, with a note such as the loss."""
         self.done, self.note = done, note
+        if self.began is None:  # the first takes longer than the others: it compiles
+            self.began, self.start = time.monotonic(), done
         interval = LINE_INTERVAL if self.bar is None else BAR_INTERVAL
         if time.monotonic() - self.reported >= interval:
             self._report()
@@ -63,7 +65,7 @@ class Progress:
             self.bar.update(self.task, completed=self.done, note=self.note)
         elif self.shown:
             parts = [f"{self.label} {self.done}/{self.total}", self.note]
-            if self.done < self.total:
+            if self.start < self.done < self.total:
                 pace = (self.reported - self.began) / (self.done - self.start)
                 parts.append(f"{pace * (self.total - self.done):.0f} s left")
             print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)

@@ -32,7 +32,8 @@ SMALL = 2**14  # numbers in a batch below which sampling ahead in a thread costs
 
 
 class NonFiniteError(ValueError):
-    """The loss or a gradient is infinite or NaN; training stopped, its last checkpoint is kept."""
+    """The loss, a gradient or a parameter is infinite or NaN; training stopped, and its last
+    checkpoint is kept."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -60,67 +61,90 @@ def train(
     `validation`, a dataset of other classes, is evaluated on every `settings.validate_every`
     steps, always with the same episodes; training stops early after `settings.patience` of them
     without a new best. With `run`, metrics, checkpoints and `config` are written into that folder
-    (see scratchmeta.checkpoint), and SIGINT or SIGTERM stops the loop after the step it is in,
-    with a checkpoint. `resume` continues from the run's last checkpoint, `overwrite` begins anew.
+    (see scratchmeta.checkpoint), and SIGINT, SIGTERM or SIGHUP stops the loop after the step it is
+    in, with a checkpoint. `resume` continues from the run's last checkpoint, `overwrite` begins
+    anew.
 
-    Raises NonFiniteError if the loss or a gradient is not finite, Interrupted after a signal,
-    CheckpointError if there is no checkpoint to resume from or it does not fit, FileExistsError
-    rather than write into a folder that is not empty.
+    Raises NonFiniteError if the loss, a gradient or a parameter is not finite, Interrupted after a
+    signal, CheckpointError if there is no checkpoint to resume from or it does not fit or another
+    process trains in the folder, FileExistsError rather than write into one that is not empty.
     """
     shape = *settings.shape, settings.tasks
     small = sum(x.size for x in episodes.sample(dataset, *shape, seed=settings.seed)) < SMALL
     if validation is not None:
         episodes.sample(validation, *settings.test_shape)
     optimizer, state = start(algorithm, settings)
-
-    # all that can be wrong with what was asked for has shown itself: now the folder
     config = config or {"algorithm": type(algorithm).__name__, "training": asdict(settings)}
-    folder = None
-    if resume:
-        folder = Run.open(run)
-        state = folder.load("last", like=state)
-        folder.config = config
-        folder.record()
-    elif run is not None:
-        folder = Run.create(run, config, overwrite=overwrite)
-
+    folder = metrics = None
+    if run is not None and not resume:
+        Run.refuse(run, overwrite)
     with ExitStack() as stack:
+        if resume:
+            folder = Run.open(run)
+            folder.hold()
+            stack.callback(folder.release)
+            state = folder.load("last", like=state)
+            if state.step > settings.steps:
+                raise ValueError(
+                    f"steps: wanted at least the {state.step} done, got {settings.steps}"
+                )
+            metrics = stack.enter_context(folder.metrics(after=state.step))
+            folder.config = config
+            folder.record()
         batches = episodes.stream(
             dataset, *shape, seed=settings.seed, start=state.step, prefetch=0 if small else 2
         )
         stack.enter_context(closing(batches))
-        metrics = stack.enter_context(
-            folder.metrics(after=state.step) if folder else appended(os.devnull)
-        )
         bar = stack.enter_context(Progress("train", settings.steps, state.step, shown=progress))
-        caught = stack.enter_context(_signals(catch=folder is not None))
+        signals = stack.enter_context(_Signals(catch=run is not None, say=progress))
         stack.enter_context(np.errstate(all="ignore"))  # _refuse_non_finite looks at every step
 
         def save(name: str) -> None:
+            _refuse_non_finite("", state.params, state.step, settings)
             if folder:
                 metrics.flush()
                 folder.save(name, state)
 
-        save("last")
+        def stop() -> Interrupted:
+            save("last")
+            return Interrupted(state.step, signals.caught, run)
+
         note = ""
         while state.step < settings.steps and not _stale(state, settings):
             batch = tree.to_backend(next(batches))
+            before = state
             loss, state = step(algorithm, optimizer, state, batch, settings)
+            if metrics is None:  # all that can be wrong has shown itself: now the folder
+                if run is not None:
+                    folder = Run.create(run, config, before, overwrite=overwrite)
+                    stack.callback(folder.release)
+                metrics = stack.enter_context(
+                    folder.metrics(after=0) if folder else appended(os.devnull)
+                )
+            due, result = state.step % settings.validate_every == 0, None
+            if due and validation is not None:
+                try:
+                    with signals.at_once():
+                        result = _validate(algorithm, state.params, dataset, validation, settings)
+                except KeyboardInterrupt:
+                    if signals.caught is None:
+                        raise
+                    state = before  # resuming takes the step again, and validates
+                    raise stop() from None
             metrics.write(state.step, loss=loss)
+            if result is not None:
+                metrics.write(state.step, validation=result.value, ci95=result.ci95)
+                note = f"  validation {result}"
+                best = -math.inf if state.best_score is None else state.best_score
+                if result.score > best:  # what is not a number is not
+                    state = state._replace(best_score=result.score, best_step=state.step)
+                if result.score == state.best_score:  # of equals the last, trained longer
+                    save("best")
+            if due:
+                save("last")
             bar.update(state.step, f"loss {loss:.3f}{note}")
-            if state.step % settings.validate_every == 0:
-                if validation is not None:
-                    result = _validate(algorithm, state.params, dataset, validation, settings)
-                    metrics.write(state.step, validation=result.value, ci95=result.ci95)
-                    note = f"  validation {result}"
-                    if state.best_score is None or result.score > state.best_score:
-                        state = state._replace(best_score=result.score, best_step=state.step)
-                    if result.score == state.best_score:  # of equals the last, trained longer
-                        save("best")
-                save("last")
-            if caught:
-                save("last")
-                raise Interrupted(state.step, caught[0], run)
+            if signals.caught is not None:
+                raise stop()
         save("last")
     return state
 
@@ -151,7 +175,8 @@ def step(
     """The loss of a batch of episodes, and the state after a step against its gradient."""
     loss, grads = algorithm.meta_gradient(state.params, batch)
     loss = float(loss)
-    _refuse_non_finite(loss, grads, state.step + 1, settings)
+    _refuse_non_finite("loss", loss, state.step + 1, settings)
+    _refuse_non_finite("gradient of ", grads, state.step + 1, settings)
     if settings.clip_norm:
         grads = optim.clip_by_norm(grads, settings.clip_norm)
     if settings.clip_value:
@@ -165,13 +190,11 @@ def _in_c_order(params: Any) -> Any:
     return tree.map(lambda p: backend.xp(p).asarray(p, order="C"), params)
 
 
-def _refuse_non_finite(loss: float, grads: Any, step: int, settings: Training) -> None:
-    leaves = tree.flatten(grads)[0]
-    finite = [math.isfinite(loss), *(bool(backend.xp(g).isfinite(g).all()) for g in leaves)]
+def _refuse_non_finite(what: str, values: Any, step: int, settings: Training) -> None:
+    finite = [bool(backend.xp(v).isfinite(v).all()) for v in tree.flatten(values)[0]]
     if not all(finite):
-        names = ["loss", *(f"gradient of {path}" for path in tree.paths(grads))]
         raise NonFiniteError(
-            f"the {names[finite.index(False)]} is not finite at step {step} "
+            f"the {what}{tree.paths(values)[finite.index(False)]} is not finite at step {step} "
             f"(seed {settings.seed}); the last checkpoint is kept. "
             "A smaller learning rate, or clip_norm, may help"
         )
@@ -199,29 +222,48 @@ def _stale(state: State, settings: Training) -> bool:
     return state.step - state.best_step >= settings.patience * settings.validate_every
 
 
-@contextmanager
-def _signals(catch: bool) -> Iterator[list[int]]:
-    """A list that SIGINT or SIGTERM puts its number in; a second signal does what it did before.
+class _Signals:
+    """SIGINT, SIGTERM and SIGHUP, for the length of a with-block, into `caught`; a second signal
+    does what it did before.
 
-    Python lets only the main thread set handlers; in any other the list stays empty.
+    The training loop looks at `caught` after every step; inside `at_once` a signal raises
+    KeyboardInterrupt where it arrives. Signals that are ignored (nohup) stay so. Python lets only
+    the main thread set handlers; in any other nothing is caught.
     """
-    caught: list[int] = []
-    if not catch or threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
 
-    def put_back() -> None:
-        for signum, handler in before.items():
+    def __init__(self, catch: bool, say: bool) -> None:
+        self.caught: int | None = None
+        self.say, self.raising = say, False
+        self.before: dict[int, Any] = {}
+        if catch and threading.current_thread() is threading.main_thread():
+            names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+            self.before = {getattr(signal, n): signal.getsignal(getattr(signal, n)) for n in names}
+
+    def __enter__(self) -> "_Signals":
+        for signum, handler in self.before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for signum, handler in self.before.items():
             signal.signal(signum, handler)
 
-    def note(signum: int, frame: object) -> None:
-        caught.append(signum)
-        put_back()
+    def _note(self, signum: int, frame: object) -> None:
+        self.caught = signum
+        self.__exit__()
+        if self.raising:
+            raise KeyboardInterrupt
+        if self.say:  # print might be in the middle of another line
+            os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
 
-    for signum in before:
-        signal.signal(signum, note)
-    try:
-        yield caught
-    finally:
-        put_back()
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A with-block in which a signal, also one already caught, raises KeyboardInterrupt."""
+        self.raising = True
+        try:
+            if self.caught is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.raising = False

@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent, come back bit for bit, and say what does not fit."""
 
+import errno
 import json
 import os
 
@@ -35,6 +36,13 @@ def same(a, b):
         x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
         for x, y in zip(leaves(a), leaves(b), strict=True)
     )
+
+
+def created(path, config, overwrite=False):
+    """A run begun in a folder that is not held any more."""
+    run = Run.create(path, config, make_state(0), overwrite=overwrite)
+    run.release()
+    return run
 
 
 @pytest.fixture
@@ -161,7 +169,7 @@ def test_a_reader_never_sees_half_a_checkpoint(path, monkeypatch):
 
 
 def test_a_run_is_found_again(tmp_path):
-    run = Run.create(tmp_path / "deep" / "run", {"algorithm": "maml", "training": {"lr": 0.1}})
+    run = created(tmp_path / "deep" / "run", {"algorithm": "maml", "training": {"lr": 0.1}})
     run.save("best", make_state())
     found = Run.open(tmp_path / "deep" / "run")
     assert found.config == {"algorithm": "maml", "training": {"lr": 0.1}}
@@ -169,34 +177,68 @@ def test_a_run_is_found_again(tmp_path):
 
 
 def test_an_existing_run_is_not_overwritten_unasked(tmp_path):
-    run = Run.create(tmp_path / "run", {"algorithm": "maml"})
+    run = created(tmp_path / "run", {"algorithm": "maml"})
     run.save("last", make_state())
     before = {file.name: file.read_bytes() for file in run.path.iterdir()}
     with pytest.raises(
         FileExistsError, match=r"run: exists and is not empty.*--resume.*--overwrite"
     ):
-        Run.create(tmp_path / "run", {"algorithm": "reptile"})
+        created(tmp_path / "run", {"algorithm": "reptile"})
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
 
 
 def test_overwriting_begins_anew_and_keeps_what_is_not_the_runs(tmp_path):
-    run = Run.create(tmp_path / "run", {"algorithm": "maml"})
+    run = created(tmp_path / "run", {"algorithm": "maml"})
     run.save("last", make_state())
     (run.path / "notes.txt").write_text("mine")
-    Run.create(tmp_path / "run", {"algorithm": "reptile"}, overwrite=True)
-    assert sorted(file.name for file in run.path.iterdir()) == ["config.json", "notes.txt"]
+    created(tmp_path / "run", {"algorithm": "reptile"}, overwrite=True)
+    assert sorted(file.name for file in run.path.iterdir()) == [
+        ".lock",
+        "config.json",
+        "last.safetensors",
+        "notes.txt",
+    ]
     assert Run.open(run.path).config == {"algorithm": "reptile"}
+
+
+def test_overwriting_deletes_nothing_before_the_new_run_is_written(tmp_path, monkeypatch):
+    run = created(tmp_path / "run", {"algorithm": "maml"})
+    run.save("best", make_state())
+    before = {file.name: file.read_bytes() for file in run.path.iterdir()}
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        created(run.path, {"algorithm": "reptile"}, overwrite=True)
+    assert error.value.filename == str(run.checkpoint("last"))
+    assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
+
+
+def test_a_folder_is_one_process_at_a_time(tmp_path):
+    run = Run.create(tmp_path / "run", {"algorithm": "maml"}, make_state(0))
+    with pytest.raises(CheckpointError, match="run: another process is training in it"):
+        Run.open(run.path).hold()
+    with pytest.raises(CheckpointError, match="run: another process is training in it"):
+        created(run.path, {"algorithm": "maml"}, overwrite=True)
+    (run.path / ".last.safetensors.1.partial").write_bytes(b"half")  # what a kill leaves
+    run.release()
+    again = Run.open(run.path)
+    again.hold()
+    again.release()
+    assert not list(run.path.glob(".*.partial"))
 
 
 def test_a_folder_that_is_no_run_is_never_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(CheckpointError, match="not a run folder"):
-        Run.create(tmp_path, {"algorithm": "maml"}, overwrite=True)
+        created(tmp_path, {"algorithm": "maml"}, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_an_empty_folder_is_taken(tmp_path):
-    Run.create(tmp_path, {"algorithm": "maml"})
+    created(tmp_path, {"algorithm": "maml"})
     assert Run.open(tmp_path).config["algorithm"] == "maml"
 
 
@@ -208,7 +250,7 @@ def test_a_broken_configuration_is_named(tmp_path, content):
 
 
 def test_metrics_are_cut_off_after_the_step_they_continue_from(tmp_path):
-    run = Run.create(tmp_path, {"algorithm": "maml"})
+    run = created(tmp_path, {"algorithm": "maml"})
     with run.metrics(after=0) as metrics:
         for step in range(1, 6):
             metrics.write(step, loss=1 / step)
@@ -224,6 +266,25 @@ def test_metrics_are_cut_off_after_the_step_they_continue_from(tmp_path):
         {"step": 4, "loss": 0.5},
     ]
     assert run.history()[-1] == {"step": 4, "loss": 0.5}
+
+
+@pytest.mark.parametrize("line", [b"5", b"{}", b"[1]", b'{"loss": 1', b"\xff"])
+def test_a_broken_line_of_the_metrics_is_named_and_nothing_is_lost(tmp_path, line):
+    run = created(tmp_path, {"algorithm": "maml"})
+    content = b'{"step": 1}\n' + line + b'\n{"step": 3}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"metrics\.jsonl: line 2: wanted an object with a st"
+    ):
+        run.metrics(after=3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize("step", ["x", 2.5, None, -1])
+def test_a_header_without_its_numbers_is_refused(path, step):
+    save_state(path, make_state()._replace(step=step), "maml")
+    with pytest.raises(CheckpointError, match="wanted step, best_score and best_step, got"):
+        load_state(path, make_state(), "maml")
 
 
 def test_every_file_a_run_deletes_is_one_it_writes():

@@ -425,7 +425,12 @@ def test_resume_continues_bit_for_bit(run, capsys, tmp_path):
     config = Run.open("half").config
     assert config["training"]["steps"] == 6
     assert config["command"] == "scratchmeta train --resume half --steps 6"
-    assert config["resumed_from"]["command"].startswith("scratchmeta train maml --data sinusoids")
+    assert main(["train", "--resume", "half", "--steps", "7"]) == 0
+    config = Run.open("half").config
+    first = config["resumed_from"]
+    assert first["command"].startswith("scratchmeta train maml --data sinusoids")
+    assert "resumed_from" not in first
+    assert config["resumed_by"] == [f"scratchmeta train --resume half --steps {n}" for n in (6, 7)]
 
 
 def test_resume_refuses_to_become_another_run(run, capsys):
@@ -436,6 +441,8 @@ def test_resume_refuses_to_become_another_run(run, capsys):
     assert error.endswith("only --steps can be changed, not inner_steps")
     error = refused(capsys, "train", "--resume", "run", "--out", "elsewhere")
     assert error == "--resume continues a run in its own folder: no --out, no --overwrite"
+    error = refused(capsys, "train", "--resume", "run", "--resume", "other")
+    assert error == "--resume: wanted once, got run and other"
     error = refused(capsys, "train", "prototypical", "--resume", "run")
     assert error == "run: is a run of 'maml', not 'prototypical'"
     error = refused(capsys, "train", "maml", "--resume", "nowhere")
@@ -537,6 +544,11 @@ def contents_of(folder):
         ("train maml --data omnigolt", "unknown data for maml 'omnigolt': did you mean omniglot"),
         ("train maml --preset qiuck", "unknown preset of maml 'qiuck': did you mean quick"),
         ("train maml --data glyphs --preset paper", "unknown preset of maml on glyphs 'paper'"),
+        ("train maml --data glyphs --data=sinusoids", "--data: wanted once, got glyphs and sinus"),
+        ("train maml --validation-episodes 1", "validation_episodes: wanted at least 2, got 1"),
+        ("train prototypical --weight-decay inf", "weight_decay: wanted at least 0, got inf"),
+        ("train meta-lstm --forget-bias nan nan", "forget_bias: wanted the lower end first"),
+        ("train maml --data sinusoids --tasks 1000000000000", "Unable to allocate"),
         ("train maml --n-wya 5", "Unrecognized options: --n-wya, 5; Perhaps you meant: --n-way"),
         ("train maml --steps many", "--steps: invalid literal .*'many'"),
         ("train maml --steps -3", "steps: wanted at least 1, got -3"),
@@ -583,6 +595,52 @@ def test_a_corrupt_archive_is_named(tmp_path, capsys):
     (tmp_path / "images_evaluation.zip").write_bytes(b"")
     error = refused(capsys, "train", "maml", "--data", "omniglot", "--data-dir", str(tmp_path))
     assert "images_background.zip" in error
+
+
+def test_a_rate_that_has_fallen_to_0_ends_the_run(capsys):
+    argv = [*WAVES, "--linear-decay", "--out", "run"]
+    assert main(argv) == 0
+    capsys.readouterr()
+    error = refused(capsys, "train", "--resume", "run", "--steps", "9")
+    assert error == (
+        "--steps: the learning rate of this run falls to 0 at step 6, so it ends there"
+    )
+    assert main(["train", "--resume", "run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("method", "batch_norm", "foo", "batch_norm: wanted .*'transductive', 'support'.*'foo'"),
+        ("training", "n_way", 2.5, "n_way: wanted int, got 2.5"),
+        ("training", "optimizer", "foo", "optimizer: wanted .*'adam'.*got 'foo'"),
+        ("network", "hidden", [4, "x"], r"hidden: wanted tuple\[int, ...\], got \(4, 'x'\)"),
+        ("method", "type", "Reptile", "cannot read .method. .*unexpected keyword argument"),
+        (None, "algorithm", 5, "unknown algorithm '5'"),
+        (None, "data", "glyphs", "maml on glyphs is not made of"),
+    ],
+)
+def test_a_configuration_that_was_changed_by_hand_is_named(
+    section, key, value, message, run, capsys
+):
+    config = json.loads((run / "config.json").read_text())
+    (config[section] if section else config)[key] = value
+    (run / "config.json").write_text(json.dumps(config))
+    for argv in (["evaluate", "run"], ["train", "--resume", "run"]):
+        error = refused(capsys, *argv)
+        assert error.startswith("run/config.json: ")
+        assert re.search(message, error)
+
+
+def test_a_missing_extra_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    folder = tmp_path / "images_background" / "A" / "character01"
+    folder.mkdir(parents=True)
+    (tmp_path / "images_evaluation" / "A" / "character01").mkdir(parents=True)
+    for name in ("images_background", "images_evaluation"):
+        Path(tmp_path / name / "A" / "character01" / "0001_01.png").write_bytes(b"")
+    error = refused(capsys, "train", "maml", "--data", "omniglot", "--data-dir", str(tmp_path))
+    assert error == "PIL.Image is needed here: pip install 'scratchmeta[data]'"
 
 
 def test_a_truncated_checkpoint_is_named(run, capsys):
@@ -633,11 +691,18 @@ def test_a_damaged_configuration_is_named(damage, message, run, capsys):
 
 
 def test_a_diverging_run_stops_with_its_checkpoint(capsys):
-    argv = [*WAVES, "--inner-lr", "1e30", "--out", "run", "--seed", "3"]
-    assert main(argv) == 2
+    argv = [*WAVES, "--out", "run", "--seed", "3"]
+    assert main([*argv, "--lr", "1e12"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert re.match(r"scratchmeta: error: the .* is not finite at step 1 \(seed 3\)", error)
-    assert (Run.open("run").path / "last.safetensors").is_file()
+    assert re.match(r"scratchmeta: error: the .* is not finite at step [2-9] \(seed 3\)", error)
+    before = {file.name: file.read_bytes() for file in Path("run").iterdir()}
+    assert "last.safetensors" in before
+    # what fails in its first step overwrites nothing, and leaves no folder
+    for out in ("run", "new"):
+        assert main([*argv, "--inner-lr", "1e30", "--overwrite", "--out", out]) == 2
+        assert "is not finite at step 1 (seed 3)" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in Path("run").iterdir()} == before
+    assert not Path("new").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(capsys, tmp_path):

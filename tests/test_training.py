@@ -270,6 +270,58 @@ def test_a_second_ctrl_c_stops_at_once_and_the_checkpoint_stays(tmp_path):
     assert Run.open(tmp_path).load("last", like=state).step == 4  # the last one saved
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_signal_does_not_wait_for_a_validation(early, tmp_path):
+    """Whether it comes during the validation or just before: the step is taken again."""
+    make, dataset, validation, settings = CASES["waves"]
+
+    algorithm = Signalling(4, signal.SIGHUP) if early else Signalling(9, signal.SIGHUP)
+    if not early:
+        predict = algorithm.inner.predict
+
+        def signalling(params, batch):
+            if algorithm.step == 4:
+                os.kill(os.getpid(), signal.SIGHUP)
+            return predict(params, batch)
+
+        algorithm.predict = signalling
+    with pytest.raises(Interrupted, match="stopped by SIGHUP after step 3"):
+        train(algorithm, dataset, settings, validation=validation, run=tmp_path)
+    assert Run.open(tmp_path).history()[-1]["step"] == 3
+    resumed = train(make(), dataset, settings, validation=validation, run=tmp_path, resume=True)
+    assert bits(resumed) == bits(train(make(), dataset, settings, validation=validation))
+
+
+def test_validations_that_are_no_numbers_are_passed_over(tmp_path, monkeypatch):
+    make, dataset, validation, settings = CASES["waves"]
+    values = iter([math.nan, math.nan, 2.0, math.nan, 1.0, math.nan, math.nan, math.nan])
+    monkeypatch.setattr(
+        "scratchmeta.training._validate",
+        lambda *_: Evaluation("mse", next(values), 0.1, 4, 1, 5),
+    )
+    settings = replace(settings, steps=20, validate_every=1, patience=2)
+    state = train(make(), dataset, settings, validation=validation, run=tmp_path)
+    assert (state.best_score, state.best_step, state.step) == (-1.0, 5, 7)
+    assert Run.open(tmp_path).load("best", like=state).step == 5
+
+
+def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
+    make, dataset, _, settings = CASES["waves"]
+    settings = replace(settings, lr=1e39, validate_every=1)
+    with pytest.raises(NonFiniteError, match="the linear1/bias is not finite at step 1"):
+        train(make(), dataset, settings, run=tmp_path)
+    assert Run.open(tmp_path).load("last", like=train(make(), dataset, WAVES)).step == 0
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+    make, dataset, _, settings = CASES["waves"]
+    train(make(), dataset, settings, run=tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="steps: wanted at least the 6 done, got 3"):
+        train(make(), dataset, replace(settings, steps=3), run=tmp_path, resume=True)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_without_a_run_folder_ctrl_c_is_an_ordinary_keyboard_interrupt():
     with pytest.raises(KeyboardInterrupt) as stopped:
         train(Signalling(2, signal.SIGINT), Sinusoids(), WAVES)
