@@ -276,6 +276,11 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
         )
 
     result = on_test(run.algorithm, progress=True)
+    if not np.isfinite(result.value):
+        raise ValueError(
+            f"{options.run}: wanted predictions, got {result.measure} {result.value}: they are not "
+            "finite; had training, or adaptation, diverged?"
+        )
     if result.measure == "accuracy":
         found = {**result.as_dict(), "chance": 1 / n_way}
         if not isinstance(run.splits.test, Described):

@@ -432,6 +432,8 @@ class NTM:
     """Numbers in a row."""
     memory: Literal["constant", "learned"] = "constant"
     """A new memory holds 10⁻⁶ everywhere, or learned numbers."""
+    summed: bool = False
+    """The loss is a sum over the bits of a sequence, not their mean."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "units", "heads", "rows", "width")

@@ -189,7 +189,10 @@ def _measure(predicted: np.ndarray, query_y: np.ndarray) -> tuple[str, np.ndarra
     """One number for each task, from scores (T, Q, N), values (T, Q, 1) or probabilities of bits
     (T, Q, bits)."""
     if query_y.dtype.kind == "i":
-        return "accuracy", (predicted.argmax(-1) == query_y).mean(-1)
-    if query_y.dtype.kind == "b":
-        return "bit_errors", ((predicted > 0.5) != query_y).sum(axis=(1, 2))
-    return "mse", np.square(predicted - query_y).mean(axis=(1, 2))
+        measure, values = "accuracy", (predicted.argmax(-1) == query_y).mean(-1)
+    elif query_y.dtype.kind == "b":
+        measure, values = "bit_errors", ((predicted > 0.5) != query_y).sum(axis=(1, 2))
+    else:
+        measure, values = "mse", np.square(predicted - query_y).mean(axis=(1, 2))
+    # what is no prediction is not a wrong one: argmax would take it for the first class
+    return measure, np.where(np.isnan(predicted).any(axis=(1, 2)), np.nan, values)

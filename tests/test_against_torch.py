@@ -365,15 +365,16 @@ def torch_relation(θ, episodes, t):
         x = F.batch_norm(x, None, None, p["norm"]["scale"], p["norm"]["offset"], training=True)
         return F.max_pool2d(F.relu(x), pool)
 
-    n = episodes.support_x.shape[1]
-    both = np.concatenate([episodes.support_x[t], episodes.query_x[t]])
-    x = torch.tensor(both).permute(0, 3, 1, 2)
-    for i, (padding, pool) in enumerate(((0, 2), (0, 2), (1, 1), (1, 1)), 1):
-        x = block(θ["network"][f"block{i}"], x, padding, pool)
+    def maps(x):
+        x = torch.tensor(x).permute(0, 3, 1, 2)
+        for i, (padding, pool) in enumerate(((0, 2), (0, 2), (1, 1), (1, 1)), 1):
+            x = block(θ["network"][f"block{i}"], x, padding, pool)
+        return x
+
+    support, queries = maps(episodes.support_x[t]), maps(episodes.query_x[t])
     labels = torch.tensor(episodes.support_y[t])
     ways = int(labels.max()) + 1
-    classes = torch.stack([x[:n][labels == k].sum(0) for k in range(ways)])
-    queries = x[n:]
+    classes = torch.stack([support[labels == k].sum(0) for k in range(ways)])
     pairs = torch.cat(
         [
             classes[None].expand(len(queries), *classes.shape),
@@ -408,7 +409,7 @@ def torch_mann(θ, algorithm, episodes, t):
         keys = torch.tanh(made[: heads * width]).reshape(heads, width)
         gate = torch.sigmoid(made[heads * width :])[:, None]
         least = usage.argsort(stable=True)
-        mark = torch.zeros_like(usage).index_fill(0, least[:heads], 1.0)
+        mark = F.one_hot(least[:heads], rows).double()
         write = gate * read + (1 - gate) * mark
         memory = memory.index_fill(0, least[:1], 0.0) + write.T @ keys
         cosine = F.cosine_similarity(keys[:, None], memory[None], dim=-1)

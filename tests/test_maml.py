@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scratchmeta import Tensor, grad, losses, nn, ops, tree
-from scratchmeta.algorithms import MAML
+from scratchmeta.algorithms import MAML, MetaLSTM, Prototypical, Reptile
 from scratchmeta.episodes import Episode
 
 
@@ -157,3 +157,18 @@ def test_before_adaptation_accuracy_is_chance():
     right = MAML(CONV4, 0.4, eval_inner_steps=0).predict(params, episodes).argmax(-1)
     accuracy = (right == episodes.query_y).mean()
     assert abs(accuracy - 1 / 3) < 4 * np.sqrt(2 / 9 / episodes.query_y.size)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net: MAML(net, batch_norm="suport"), "MAML: batch_norm: wanted .*'support', got"),
+        (lambda net: MAML(net, inner_batches="new"), "inner_batches: wanted 'same' or 'fresh', go"),
+        (lambda net: MetaLSTM(net, test_batch_norm="running"), "MetaLSTM: test_batch_norm: wanted"),
+        (lambda net: Prototypical(net, batch_norm="batch"), "Prototypical: batch_norm: wanted"),
+        (lambda net: Reptile(net, inner_optimizer="rms"), "inner_optimizer: wanted 'adam' or 'sgd"),
+    ],
+)
+def test_policies_that_do_not_exist_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(nn.MLP([1, 2]))

@@ -136,7 +136,10 @@ def test_relation_scores_every_pair_of_concatenated_maps(padding, side, map_size
     scores = algorithm.scores(params, episodes)
     predicted = algorithm.predict(params, episodes)
     for t in range(2):
-        support, query = features(algorithm, params, episodes, t)
+        support, query = (  # each by its own statistics
+            algorithm.network(params["network"], x[t][None])[0]
+            for x in (episodes.support_x, episodes.query_x)
+        )
         assert query.shape == (4, map_size, map_size, 3)
         pairs = []
         for q in query:

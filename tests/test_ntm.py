@@ -253,9 +253,9 @@ def test_what_the_papers_counts_say_about_the_channels():
 
 
 def test_unknown_options_and_inputs_are_named(rng):
-    with pytest.raises(ValueError, match="controller: wanted lstm or feed-forward, got 'gru'"):
+    with pytest.raises(ValueError, match="controller: wanted 'lstm' or 'feed-forward', got 'gru'"):
         NTM(3, 2, controller="gru")
-    with pytest.raises(ValueError, match="memory: wanted constant or learned, got 'random'"):
+    with pytest.raises(ValueError, match="memory: wanted 'constant' or 'learned', got 'random'"):
         NTM(3, 2, memory="random")
     machine, params, batch = INSTANCES["ntm"](rng)
     other = batch._replace(support_x=batch.support_x[..., :2], query_x=batch.query_x[..., :2])
@@ -421,3 +421,13 @@ def test_float64_in_float64_out(rng):
     machine = NTM(3, 2, units=4, rows=5, width=3)
     params = float64(machine.init(rng), rng)
     assert machine.predict(params, INSTANCES["ntm"](rng)[2]).dtype == np.float64
+
+
+def test_a_summed_loss_is_the_mean_times_the_bits(rng):
+    mean, summed = NTM(10, 8, rows=5), NTM(10, 8, rows=5, summed=True)
+    params = mean.init(rng)
+    batch = episodes.sample(data.Copy(lengths=(3, 3)), 1, 1, 1, 2)
+    bits = batch.query_y[0].size
+    np.testing.assert_allclose(
+        summed.task_losses(params, batch), bits * mean.task_losses(params, batch), rtol=1e-5
+    )

@@ -8,8 +8,10 @@ from scratchmeta import data, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import Reptile
 from scratchmeta.algorithms.reptile import shot_by_shot
 from scratchmeta.cases import curves, images
+from scratchmeta.config import Training
 from scratchmeta.core import value_and_grad
 from scratchmeta.episodes import sample
+from scratchmeta.training import train
 
 NETWORK = nn.MLP([4, 5, 2], activation=ops.tanh, batch_norm=True)
 
@@ -172,3 +174,10 @@ def test_it_learns():
         np.square(algorithm.predict(p, test) - test.query_y).mean() for p in (start, params)
     )
     assert after < before / 3
+
+
+def test_moments_want_plain_gradient_descent_outside():
+    algorithm = Reptile(nn.MLP([1, 4, 1]), loss=losses.mse)
+    settings = Training(n_way=1, k_shot=5, n_query=5, steps=5)
+    with pytest.raises(ValueError, match="optimizer: Reptile wants 'sgd', got 'adam'"):
+        train(algorithm, data.Sinusoids(), settings)

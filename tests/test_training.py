@@ -228,6 +228,23 @@ def test_a_lower_error_is_a_better_score():
     )
 
 
+class Undecided:
+    """Predicts what is no number for the first query of every task."""
+
+    def predict(self, params, batch):
+        scores = np.zeros((*batch.query_y.shape, 3))
+        scores[:, 0] = np.nan
+        return scores
+
+    def calibrate(self, params, batch):
+        return params
+
+
+def test_predictions_that_are_no_numbers_are_not_counted_as_wrong():
+    result = evaluate(Undecided(), None, faces(), 3, 1, 2, episodes=4)
+    assert math.isnan(result.value)
+
+
 # --- stopping -------------------------------------------------------------------------------------
 
 

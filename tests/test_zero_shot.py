@@ -174,3 +174,12 @@ def test_glyphs_are_described():
     assert 0.5 < batch.query_x.max() <= 1
     for row in batch.support_x.reshape(10, -1):
         assert (data.attributes == row).all(axis=1).any()
+
+
+def test_attributes_that_say_nothing_give_a_prototype_of_0():
+    algorithm = ZeroShot(nn.MLP([3, 2]), nn.MLP([4, 2]))
+    params = algorithm.init(np.random.default_rng(0))
+    described = Episode(
+        np.zeros((1, 2, 4), "f"), np.arange(2)[None], np.ones((1, 2, 3), "f"), np.arange(2)[None]
+    )
+    assert algorithm.prototypes(params, described).tolist() == [[[0.0, 0.0], [0.0, 0.0]]]

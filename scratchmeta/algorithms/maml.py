@@ -22,7 +22,7 @@ Differs from the paper
     The loss is a mean over examples, as the paper's text has it. The authors' code divides the sum
     over all N·K examples by K only, so its inner rate for N-way tasks is N α: the preset
     `author-code` uses that rate. Batch-norm has scale and offset here, both adapted (there: an
-    offset, not adapted).
+    offset, not adapted). Weights start as in the rest of the library.
 
 Differs from the post
     The post takes the same batch for all inner steps, and in its section on Reptile a new one for
@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import backend, core, nn, ops, tree
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, query_outputs
+from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, one_of, query_outputs
 from scratchmeta.episodes import Episode
 from scratchmeta.losses import cross_entropy
 
@@ -72,6 +72,8 @@ class MAML:
                 "MAML: wanted batch_norm 'transductive' or 'support', got 'running': statistics "
                 "collected before adaptation do not describe the adapted network"
             )
+        one_of("MAML: batch_norm", batch_norm, "transductive", "support")
+        one_of("MAML: inner_batches", inner_batches, "same", "fresh")
         self.network = network
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps

@@ -44,7 +44,7 @@ import numpy as np
 
 from scratchmeta import backend, core, nn, ops, tree
 from scratchmeta.algorithms.preprocessing import preprocess
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, query_outputs
+from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, one_of, query_outputs
 from scratchmeta.episodes import Episode
 from scratchmeta.losses import cross_entropy
 
@@ -98,6 +98,8 @@ class MetaLSTM:
         loss: Callable = cross_entropy,
         task_chunk: int | None = None,
     ) -> None:
+        one_of("MetaLSTM: batch_norm", batch_norm, "transductive", "support")
+        one_of("MetaLSTM: test_batch_norm", test_batch_norm, "transductive", "support")
         self.network = network
         self.inner_steps = inner_steps
         self.eval_inner_steps = inner_steps if eval_inner_steps is None else eval_inner_steps

@@ -91,10 +91,11 @@ def as_weights(vectors: Any, like: Tree) -> Tree:
 
 
 def pairs(n: int, ways: int) -> tuple[list[int], list[int]]:
-    """n pairs of the examples 0 to n − 1 of an episode, each in two of them.
+    """n pairs of the examples 0 to n − 1 of an episode, each the first of one of them.
 
-    In turn the next example, of the same class if it is not the last one there, and the one a class
-    further. Classes and drawings of an episode being in random order, so are these pairs.
+    The second is in turn the next example, of the same class if the first is not the last one
+    there, and the one a class further. Classes and drawings of an episode being in random order, so
+    are these pairs.
     """
     return list(range(n)), [(i + (n // ways if i % 2 else 1)) % n for i in range(n)]
 

@@ -32,7 +32,9 @@ Differs from the paper
     The numbers of parameters. What it leaves open: β is a softplus, γ 1 + softplus, g and
     e are sigmoids, s a softmax, k and a tanh. Weights, w_0 and r_0 start at random; w_0 has to,
     since in a memory of equal rows nothing else tells them apart. `memory="constant"` starts with
-    10⁻⁶ everywhere, with which it learns faster (Collier & Beel 2018).
+    10⁻⁶ everywhere, with which it learns faster (Collier & Beel 2018). The loss is the mean over a
+    sequence's bits, so that it can be compared between lengths; with `summed` it is their sum, for
+    whose gradients the paper's RMSProp and clipping at ±10 are made: preset `paper`.
 
 Differs from the post
     The post leaves out the addressing and links to the paper.
@@ -43,7 +45,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from scratchmeta import backend, nn, ops
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks
+from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, one_of
 from scratchmeta.episodes import Episode
 
 Tree = Any
@@ -127,6 +129,7 @@ class NTM:
 
     `inputs` and `outputs` are the channels of the sequences, `units` those of the controller.
     `memory` says what a memory holds before a sequence: 10⁻⁶ everywhere, or learned numbers.
+    `summed` makes the loss a sum over a sequence's bits, not their mean.
     """
 
     def __init__(
@@ -139,17 +142,14 @@ class NTM:
         rows: int = 128,
         width: int = 20,
         memory: Literal["constant", "learned"] = "constant",
+        summed: bool = False,
         task_chunk: int | None = None,
     ) -> None:
-        for name, value, known in (
-            ("controller", controller, ("lstm", "feed-forward")),
-            ("memory", memory, ("constant", "learned")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}: wanted {' or '.join(known)}, got {value!r}")
+        one_of("controller", controller, "lstm", "feed-forward")
+        one_of("memory", memory, "constant", "learned")
         self.inputs, self.outputs, self.controller, self.units = inputs, outputs, controller, units
         self.heads, self.rows, self.width, self.memory = heads, rows, width, memory
-        self.task_chunk = task_chunk
+        self.summed, self.task_chunk = summed, task_chunk
 
     @property
     def sizes(self) -> Heads:
@@ -252,10 +252,11 @@ class NTM:
         return ops.stack([s.weights for s in self.states(params, episodes)], axis=1)
 
     def task_losses(self, params: Tree, episodes: Episode) -> Any:
-        """−log p of the answer, a mean over its bits (T,)."""
+        """−log p of the answer, a mean or a sum over its bits (T,)."""
         logits = self.logits(params, episodes)
         y = episodes.query_y.astype(logits.dtype)
-        return ops.mean(ops.softplus(logits) - y * logits, axis=(1, 2))
+        over_bits = ops.sum if self.summed else ops.mean
+        return over_bits(ops.softplus(logits) - y * logits, axis=(1, 2))
 
     def meta_gradient(self, params: Tree, episodes: Episode) -> tuple[Any, Tree]:
         """The loss, a mean over tasks, and its gradient."""

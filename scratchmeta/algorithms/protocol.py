@@ -1,7 +1,7 @@
 """What algorithms share: the mean over tasks, and the frame of the metric-based family."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -19,6 +19,12 @@ _CHUNK_BYTES = {"numpy": 2**21, "cupy": 2**26}
 def n_way(episodes: Episode) -> int:
     """The number of classes in each task."""
     return int(episodes.support_y.max()) + 1
+
+
+def one_of(what: str, got: str, *wanted: str) -> None:
+    """Raises ValueError if `got` is none of these."""
+    if got not in wanted:
+        raise ValueError(f"{what}: wanted {' or '.join(map(repr, wanted))}, got {got!r}")
 
 
 def chunks(episodes: Episode, task_chunk: int | None) -> Iterator[Episode]:
@@ -62,6 +68,7 @@ def query_outputs(network: Any, weights: Tree, episodes: Episode, batch_norm: nn
     "transductive"  queries normalised by their own statistics, as one batch
     "support"       by the statistics of the support under the same weights
     """
+    one_of("batch_norm", batch_norm, "transductive", "support")
     if batch_norm == "support":
         weights = network.with_statistics(weights, episodes.support_x)
     return network(weights, episodes.query_x)
@@ -78,6 +85,7 @@ class MetricLearner:
     """
 
     def __init__(self, network: Any, batch_norm: nn.Policy, task_chunk: int | None) -> None:
+        one_of(f"{type(self).__name__}: batch_norm", batch_norm, *get_args(nn.Policy))
         self.network = network
         self.batch_norm = batch_norm
         self.task_chunk = task_chunk
@@ -108,8 +116,8 @@ class MetricLearner:
     def task_losses(self, params: Tree, episodes: Episode) -> Any:
         """−log p of the true class, a mean over the queries of every task (T,)."""
         log_p = self.log_probabilities(params, episodes, self.training_policy)
-        true = ops.one_hot(episodes.query_y, log_p.shape[-1], log_p.dtype)
-        return -ops.mean(ops.sum(log_p * true, axis=-1), axis=-1)
+        true = ops.one_hot(episodes.query_y, log_p.shape[-1], bool)
+        return -ops.mean(ops.sum(ops.where(true, log_p, 0.0), axis=-1), axis=-1)
 
     def meta_gradient(self, params: Tree, episodes: Episode) -> tuple[Array, Tree]:
         """The loss, a mean over tasks, and its gradient; statistics in params are ignored."""

@@ -16,9 +16,10 @@ concatenation in memory: a training step of 20 ways, 1 shot and 10 queries each 
 Differs from the paper
     The loss is a mean over pairs, as in the authors' code. log p(y = k | x) in `predict` is the
     logarithm of the scores, normalised over the classes: the same choice as by the largest score.
-    Batch-norm uses the statistics of the episode in training and in testing, as the authors' code
-    does (it never calls eval): no other policy is offered. Weights start as in the rest of the
-    library.
+    Batch-norm uses the statistics of what passes through it in training and in testing, those of
+    the support and of the queries apart, as the authors' code does (it never calls eval): no other
+    policy is offered. Gradients are clipped together; there, those of f and of g apart. Weights
+    start as in the rest of the library.
 
 Differs from the post
     The post leaves out that the maps of several shots are summed.
@@ -100,7 +101,8 @@ class Relation(MetricLearner):
 
     def logits(self, params: Tree, episodes: Episode) -> Any:
         """What the sigmoid of g is taken of, for every query and class: (T, N·Q, N)."""
-        support, query = self.embed(params, episodes, "transductive")
+        f = nn.without_statistics(params["network"])
+        support, query = self.network(f, episodes.support_x), self.network(f, episodes.query_x)
         classes = class_maps(support, episodes.support_y, n_way(episodes))
         x = self.second(params["second"], self.first_block(params, classes, query))
         return ops.reshape(

@@ -24,7 +24,8 @@ with n the weight of the gradients that v has seen, which corrects its start at 
 Differs from the paper
     The authors' code takes the tasks of a step one after another, each with the moments that the
     one before has left; here they start alike, and the mean goes on. Its minibatches are drawn at
-    random. With one task a step and ε = 1 the moments are the same.
+    random. With one task a step and ε = 1 the moments are the same. Its network for Omniglot
+    flattens the last maps, where the presets' takes their mean, as MAML's does.
 
 Differs from the post
     The post writes α for both rates; here the inner one is `inner_lr`, the outer one ε the outer
@@ -39,7 +40,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scratchmeta import backend, core, ops, tree
-from scratchmeta.algorithms.protocol import chunks
+from scratchmeta.algorithms.protocol import chunks, one_of
 from scratchmeta.episodes import Episode
 from scratchmeta.losses import cross_entropy
 
@@ -81,7 +82,10 @@ class Reptile:
         task_chunk: int | None = None,
     ) -> None:
         self.network = network
+        one_of("Reptile: inner_optimizer", inner_optimizer, "adam", "sgd")
         self.inner_lr, self.inner_optimizer = inner_lr, inner_optimizer
+        if inner_optimizer == "adam":
+            self.outer_optimizer = "sgd"  # any other could move v below 0
         self.inner_steps, self.inner_batch = inner_steps, inner_batch
         self.eval_inner_steps, self.eval_batch = eval_inner_steps, eval_batch
         self.one_by_one = one_by_one

@@ -20,10 +20,10 @@ Differs from the paper
     of 1/2. (The usual count of the network's parameters, 38,951,745, has it too.) Both characters
     of a different pair are of one alphabet, of which the paper says only that all are represented
     alike. Lake's split, 25 alphabets for training, 5 for validation and 20 for testing, not 30, 10
-    and 10, and all 20 drawers in each. Adam, with a rate that falls like the paper's by a factor of
-    0.99 an epoch, without L2: rates, momenta and L2 weights were fitted for each layer and are not
-    published. (`--optimizer sgd` and `--weight-decay` are offered, one for all layers; momentum is
-    not.) Weights start as in the rest of the library.
+    and 10, and all 20 drawers in each. Adam, with a rate halved every 69 epochs where the paper's
+    falls by a factor of 0.99 in each, without L2: rates, momenta and L2 weights were fitted for
+    each layer and are not published. (`--optimizer sgd` and `--weight-decay` are offered, one for
+    all layers; momentum is not.) Weights start as in the rest of the library.
     With several shots the logits of a class are averaged. log p(y = k | x) is the log-softmax of
     the logits: the same choice as by the largest p. `quick` has the four-block network with
     batch-norm, which the paper's network has not.

@@ -30,6 +30,7 @@ from scratchmeta import nn, ops
 from scratchmeta.algorithms import prototypical
 from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
 from scratchmeta.episodes import Episode
+from scratchmeta.ops.reference import unit
 
 
 class ZeroShot(MetricLearner):
@@ -67,7 +68,7 @@ class ZeroShot(MetricLearner):
         """c_k = g(v_k) / ‖g(v_k)‖: (T, N, D)."""
         g = self.attribute_network(params["attributes"], episodes.support_x)
         c = prototypical.prototypes(g, episodes.support_y, n_way(episodes))
-        return c / ops.norm(c, axis=-1, keepdims=True)
+        return unit(c)
 
     def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
         """log softmax_k(−‖f(x) − c_k‖²) for every query: (T, N·Q, N)."""

@@ -152,11 +152,12 @@ def cumsum(x, axis=-1):
 
 
 @primitive(None)
-def top_k_mask(x, k):
+def top_k_mask(x, k, apart=False):
     """1 at the k largest entries of the last axis, 0 elsewhere; among equals the earliest count
     first.
 
-    A constant: nothing flows back through it.
+    `apart` gives one mask for each of the k, the largest first: (..., N) -> (..., k, N). A
+    constant: nothing flows back through it.
     """
     if not 0 <= k <= x.shape[-1]:
         raise ValueError(f"k: wanted 0 to {x.shape[-1]}, got {k}")
@@ -165,7 +166,10 @@ def top_k_mask(x, k):
     mine, other = x[..., :, None], x[..., None, :]
     index = module.arange(n)
     ahead = (other > mine) | ((other == mine) & (index[None, :] < index[:, None]))
-    return (ahead.sum(axis=-1) < k).astype(x.dtype)
+    place = ahead.sum(axis=-1)
+    if apart:
+        return (place[..., None, :] == module.arange(k)[:, None]).astype(x.dtype)
+    return (place < k).astype(x.dtype)
 
 
 def one_hot(labels, n, dtype="float32"):
