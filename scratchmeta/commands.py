@@ -404,6 +404,10 @@ def compare(argv: Sequence[str]) -> int:
             config, params, dataset = saved.config, saved.params, saved.splits.train
             if not hasattr(config.method, "inner_lr"):
                 raise UsageError(f"{options.run}: is a run of {config.algorithm!r}, which has no α")
+            if options.data not in (None, config.data):
+                raise UsageError(f"{options.run}: is a run on {config.data}, not {options.data}")
+            if config.algorithm == "reptile":  # Adam's moments are beside its network
+                params = params["network"]
         else:
             config = presets.lookup("maml", options.data)
             dataset = experiment.splits(config, options.data_dir).train

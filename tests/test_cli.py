@@ -731,3 +731,33 @@ def test_compare(capsys, monkeypatch, tmp_path):
     assert "cosine" in text
     assert main(["compare", "--run", "run", "--tasks", "2", "--inner-steps", "2"]) == 0
     assert "2 inner steps (Reptile: 3)" in capsys.readouterr().out
+    error = refused(capsys, "compare", "--run", "run", "--data", "glyphs")
+    assert error == "run: is a run on sinusoids, not glyphs"
+
+
+def test_compare_takes_a_run_of_reptile(glyph_cache, monkeypatch, capsys):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", glyph_cache)
+    small = ["--image-size", "16", "--channels", "4", "--steps", "1", "--validation-episodes", "2"]
+    assert main(["train", "reptile", *small, "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "--run", "run", "--tasks", "2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(np.isfinite(row["cosine"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--inner-lr nan", "inner_lr: wanted a positive number, got nan"),
+        ("--inner-lr inf", "inner_lr: wanted a positive number, got inf"),
+        ("--inner-lr 0", "inner_lr: wanted a positive number, got 0"),
+        ("--inner-lr -1", "inner_lr: wanted a positive number, got -1"),
+        ("--inner-lr 1e30", "inner_lr: wanted a rate at which maml has a finite loss .*1e[+]30"),
+        ("--inner-steps 0", "inner_steps: wanted at least 1, got 0"),
+        ("--inner-steps -1", "inner_steps: wanted at least 1, got -1"),
+        ("--tasks 0", "tasks: at least 1 wanted, got 0"),
+    ],
+)
+def test_compare_refuses_what_would_give_no_numbers(argv, message, capsys):
+    sinusoids = ["compare", "--data", "sinusoids", "--tasks", "2"]
+    assert re.match(message, refused(capsys, *sinusoids, *argv.split()))
