@@ -141,6 +141,8 @@ def _root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
             f"{name}: where is it? --data-dir DIR, or the environment variable SCRATCHMETA_DATA, "
             f"names the folder that holds {content}"
         )
+    if not Path(given).is_dir():
+        raise data.DataError(f"{name}: the folder {given} of the data does not exist")
     below = Path(given) / name
     return below if below.is_dir() else Path(given)
 

@@ -116,7 +116,7 @@ class TaylorOptions:
     """
 
     k: tuple[int, ...] = (2, 3, 4)
-    """Numbers of minibatches."""
+    """Numbers of minibatches, 2 to 7."""
     problem: Literal["linear", "sinusoid"] = "linear"
     """A linear model on random data, or MAML's network (with tanh) on a sine wave."""
     seed: int = 0

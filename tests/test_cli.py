@@ -564,6 +564,15 @@ def contents_of(folder):
         ("plot nowhere", "nowhere: not a run folder"),
         ("check sofmax", "nothing to check is called 'sofmax': did you mean softmax"),
         ("bench --rounds 0", "rounds: wanted at least 1, got 0"),
+        ("check --seed -1 relu", "seed: wanted at least 0, got -1"),
+        ("taylor --seed -1", "seed: wanted at least 0, got -1"),
+        ("compare --seed -1", "seed: wanted at least 0, got -1"),
+        ("taylor --k", "k: wanted one or more numbers of minibatches, got none"),
+        ("taylor --k -1", "k: wanted 2 to 7 minibatches .*, got -1"),
+        (
+            "train maml --data omniglot --data-dir nowhere",
+            "omniglot: the folder nowhere of the data does not exist",
+        ),
     ],
 )
 def test_bad_input_is_named_in_one_line(argv, message, capsys, tmp_path):
@@ -576,6 +585,21 @@ def test_bad_input_is_named_in_one_line(argv, message, capsys, tmp_path):
 )
 def test_impossible_evaluations_are_refused(argv, run, capsys):
     assert re.search("episodes: wanted at least 2|k_shot: at least 1", refused(capsys, *argv))
+
+
+@pytest.mark.parametrize("number", [-1, 2**63])
+def test_only_test_episodes_are_drawn(number, run, capsys):
+    error = refused(capsys, "plot", "run", "--episode", str(number))
+    assert error == f"episode: wanted 0 to {2**63 - 1}, got {number}"
+    assert not (run / "episode.png").exists()
+
+
+def test_a_folder_that_is_no_run_is_neither_to_be_resumed_nor_overwritten(capsys, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    error = refused(capsys, *WAVES, "--out", "thesis")
+    wanted = "wanted a new folder, an empty one, or a run's"
+    assert error == f"thesis: exists and is not empty; {wanted}"
 
 
 def test_a_corrupt_archive_is_named(tmp_path, capsys):
@@ -714,7 +738,7 @@ def test_taylor(capsys, tmp_path):
     text = capsys.readouterr().out
     assert "less those in A and B" in text
     assert re.search(r"^MAML +2 .* 2\.00\d$", text, re.MULTILINE)
-    assert "k: wanted at least 2" in refused(capsys, "taylor", "--k", "1")
+    assert "k: wanted 2 to 7" in refused(capsys, "taylor", "--k", "12")
 
 
 def test_compare(capsys, monkeypatch, tmp_path):

@@ -205,7 +205,9 @@ def refusal(root, match, **options):
 
 
 def test_a_missing_archive_says_which_where_and_how(tmp_path):
-    refusal(tmp_path, r"images_evaluation\.zip nor the folder .*download=True", split="evaluation")
+    wanted = r"images_evaluation\.zip nor the folder .*; put https.*images_evaluation\.zip there, "
+    wanted += r"or let Omniglot\('.*', 'evaluation', download=True\) do it"
+    refusal(tmp_path, wanted, split="evaluation")
 
 
 def test_a_missing_split_file_says_which(root):

@@ -142,8 +142,8 @@ def _locate(root: Path, part: str, download: bool) -> Path:
         return folder
     if not download:
         raise DataError(
-            f"Omniglot: neither {file} nor the folder {folder} exists; get the archive from "
-            f"{URL}{part}.zip or ask for it with download=True"
+            f"Omniglot: neither {file} nor the folder {folder} exists; put {URL}{part}.zip there, "
+            f"or let Omniglot({str(root)!r}, {part.removeprefix('images_')!r}, download=True) do it"
         )
     fetch(f"{URL}{part}.zip", file, MD5[part])
     return file
