@@ -270,7 +270,7 @@ def test_mini_imagenet_from_photographs_to_picture(name, tmp_path, monkeypatch, 
         for file in names:
             pixels = rng.integers(0, 256, (50, 60, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "images" / file)
-        lines = [f"{file},n{i // 3}" for i, file in enumerate(names)]
+        lines = [f"{file},n{split}{i // 3}" for i, file in enumerate(names)]
         (folder / f"{split}.csv").write_text("\n".join(["filename,label", *lines]))
     command = ["train", name, "--data", "mini-imagenet", "--preset", "paper", "--out", "run"]
     small = ["--image-size", "48", "--channels", "2", "--n-way", "2", "--n-query", "2"]
