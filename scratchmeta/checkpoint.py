@@ -201,10 +201,11 @@ class Run:
         path = Path(path)
         if path.is_dir() and any(file.name != _LOCK for file in path.iterdir()):
             if not overwrite:
-                raise FileExistsError(
-                    f"{path}: exists and is not empty; "
-                    f"--resume {path} continues it, --overwrite begins anew"
-                )
+                if (path / "config.json").is_file():
+                    advice = f"--resume {path} continues it, --overwrite begins anew"
+                else:
+                    advice = "wanted a new folder, an empty one, or a run's"
+                raise FileExistsError(f"{path}: exists and is not empty; {advice}")
             cls.open(path)  # refuses to delete from a folder that is not a run's
 
     @classmethod

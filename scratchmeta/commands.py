@@ -332,9 +332,15 @@ def _one_shot_runs(run: experiment.Saved, options: EvaluateOptions) -> dict[str,
 # --- check, bench -------------------------------------------------------------------------------
 
 
+def _at_least(lowest: int, name: str, value: int) -> None:
+    if value < lowest:
+        raise UsageError(f"{name}: wanted at least {lowest}, got {value}")
+
+
 def check(argv: Sequence[str]) -> int:
     """`scratchmeta check`."""
     options = parse(CheckOptions, argv, "check", CheckOptions(backend=backend.current()))
+    _at_least(0, "seed", options.seed)
     from scratchmeta import cases  # after the options: --help need not wait for the table
 
     total = len(cases.select(options.names))
@@ -357,8 +363,7 @@ def check(argv: Sequence[str]) -> int:
 def bench(argv: Sequence[str]) -> int:
     """`scratchmeta bench`."""
     options = parse(BenchOptions, argv, "bench", BenchOptions(backend=backend.current()))
-    if options.rounds < 1:
-        raise UsageError(f"rounds: wanted at least 1, got {options.rounds}")
+    _at_least(1, "rounds", options.rounds)
     memory.keep_freed()
     rows = []
     for name in REGISTRY:
@@ -404,6 +409,8 @@ def _step_seconds(config: Config, rounds: int) -> float:
 def taylor(argv: Sequence[str]) -> int:
     """`scratchmeta taylor`."""
     options = parse(TaylorOptions, argv, "taylor")
+    if not options.k:
+        raise UsageError("k: wanted one or more numbers of minibatches, got none")
     from scratchmeta.analysis import taylor
 
     problems = [taylor.problem(k, options.seed, options.problem) for k in options.k]
@@ -430,6 +437,7 @@ def taylor(argv: Sequence[str]) -> int:
 def compare(argv: Sequence[str]) -> int:
     """`scratchmeta compare`."""
     options = parse(CompareOptions, argv, "compare", CompareOptions(backend=backend.current()))
+    _at_least(0, "seed", options.seed)
     from scratchmeta.analysis import compare
 
     with backend.use(options.backend):
@@ -438,6 +446,10 @@ def compare(argv: Sequence[str]) -> int:
             config, params, dataset = saved.config, saved.params, saved.splits.train
             if not hasattr(config.method, "inner_lr"):
                 raise UsageError(f"{options.run}: is a run of {config.algorithm!r}, which has no α")
+            if options.data not in (None, config.data):
+                raise UsageError(f"{options.run}: is a run on {config.data}, not {options.data}")
+            if config.algorithm == "reptile":  # Adam's moments are beside its network
+                params = params["network"]
         else:
             config = presets.lookup("maml", options.data)
             dataset = experiment.splits(config, options.data_dir).train

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,9 +52,11 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
     Vinyals' all. Algorithms that read sequences train on `Shuffled` ones, Siamese networks on
     `Pairs` if theirs are drawn, classifiers of all classes on `Numbered` ones; zero-shot learning
     has `Described` classes.
-    Raises ValueError when a folder is needed and none was given.
+    Raises ValueError when a folder is needed and none was given, and DataError where a class that
+    was read from it is in two of the three.
     """
     found = _splits(config, data_dir)
+    _refuse_shared(found)
     if isinstance(config.method, LSTMBaseline):
         found = found._replace(train=data.Shuffled(found.train, config.method.labels))
     if isinstance(config.method, BaselineNN | BaselineFinetune):
@@ -65,6 +68,16 @@ def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
         reference = None if isinstance(config.dataset, CUB) else found.train
         found = Splits(*(data.Described(part, reference) for part in found))
     return found
+
+
+def _refuse_shared(found: Splits) -> None:
+    """Raises DataError, naming the files, if a class that was read from them is in two splits."""
+    for one, other in combinations([part for part in found if hasattr(part, "source")], 2):
+        if shared := sorted(set(one.names) & set(other.names)):
+            raise data.DataError(
+                f"{other.source}: other classes wanted than in {one.source}, "
+                f"got {shared[0]!r} in both"
+            )
 
 
 def _numbered(dataset: Any, classes: int) -> data.Numbered:
@@ -141,6 +154,8 @@ def _root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
             f"{name}: where is it? --data-dir DIR, or the environment variable SCRATCHMETA_DATA, "
             f"names the folder that holds {content}"
         )
+    if not Path(given).is_dir():
+        raise data.DataError(f"{name}: the folder {given} of the data does not exist")
     below = Path(given) / name
     return below if below.is_dir() else Path(given)
 

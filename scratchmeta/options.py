@@ -116,7 +116,7 @@ class TaylorOptions:
     """
 
     k: tuple[int, ...] = (2, 3, 4)
-    """Numbers of minibatches."""
+    """Numbers of minibatches, 2 to 7."""
     problem: Literal["linear", "sinusoid"] = "linear"
     """A linear model on random data, or MAML's network (with tanh) on a sine wave."""
     seed: int = 0
@@ -135,8 +135,8 @@ class CompareOptions:
     MAML's quick preset.
     """
 
-    data: Literal["glyphs", "omniglot", "sinusoids"] = "glyphs"
-    """Where the episodes come from."""
+    data: Literal["glyphs", "omniglot", "sinusoids"] | None = None
+    """Where the episodes come from; glyphs if not given, nor a run."""
     run: Path | None = None
     """Parameters, network and data of this run of maml, fomaml or reptile; else new ones."""
     inner_lr: float | None = None

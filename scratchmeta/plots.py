@@ -28,6 +28,8 @@ def episode(run: Saved, path: Path, number: int = 0, length: int | None = None) 
     prediction after each number of inner steps. Sequences, of `length` if that is
     given: inputs, the answer and what was answered, and where the memory was read and written.
     """
+    if not 0 <= number < 2**64 - TEST:
+        raise ValueError(f"episode: wanted 0 to {2**64 - TEST - 1}, got {number}")
     dataset = of_length(run.splits.test, length)
     batch = episodes.sample(dataset, *run.config.training.test_shape, index=TEST + number)
     classes = _images if batch.query_x.ndim == 5 else _probabilities

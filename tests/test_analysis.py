@@ -173,9 +173,15 @@ def test_the_gradient_of_half_the_squared_distance_is_the_way_from_the_projectio
     assert taylor.envelope(theta, on_sphere, lambda t: ops.norm(t) - 1.0) < 1e-10
 
 
-def test_at_least_two_minibatches():
-    with pytest.raises(ValueError, match="k: wanted at least 2 minibatches, got 1"):
-        taylor.measure("MAML", taylor.problem(1))
+@pytest.mark.parametrize("k", [-1, 1, 8, 12])
+def test_there_are_two_to_seven_minibatches(k):
+    with pytest.raises(ValueError, match=f"k: wanted 2 to 7 minibatches .*, got {k}"):
+        taylor.problem(k)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="seed: wanted at least 0, got -1"):
+        taylor.problem(2, seed=-1)
     with pytest.raises(ValueError, match="kind: wanted one of linear, sinusoid, got 'cubic'"):
         taylor.problem(2, kind="cubic")
 

@@ -270,7 +270,7 @@ def test_mini_imagenet_from_photographs_to_picture(name, tmp_path, monkeypatch, 
         for file in names:
             pixels = rng.integers(0, 256, (50, 60, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "images" / file)
-        lines = [f"{file},n{i // 3}" for i, file in enumerate(names)]
+        lines = [f"{file},n{split}{i // 3}" for i, file in enumerate(names)]
         (folder / f"{split}.csv").write_text("\n".join(["filename,label", *lines]))
     command = ["train", name, "--data", "mini-imagenet", "--preset", "paper", "--out", "run"]
     small = ["--image-size", "48", "--channels", "2", "--n-way", "2", "--n-query", "2"]
@@ -576,6 +576,15 @@ def contents_of(folder):
         ("plot nowhere", "nowhere: not a run folder"),
         ("check sofmax", "nothing to check is called 'sofmax': did you mean softmax"),
         ("bench --rounds 0", "rounds: wanted at least 1, got 0"),
+        ("check --seed -1 relu", "seed: wanted at least 0, got -1"),
+        ("taylor --seed -1", "seed: wanted at least 0, got -1"),
+        ("compare --seed -1", "seed: wanted at least 0, got -1"),
+        ("taylor --k", "k: wanted one or more numbers of minibatches, got none"),
+        ("taylor --k -1", "k: wanted 2 to 7 minibatches .*, got -1"),
+        (
+            "train maml --data omniglot --data-dir nowhere",
+            "omniglot: the folder nowhere of the data does not exist",
+        ),
     ],
 )
 def test_bad_input_is_named_in_one_line(argv, message, capsys, tmp_path):
@@ -588,6 +597,21 @@ def test_bad_input_is_named_in_one_line(argv, message, capsys, tmp_path):
 )
 def test_impossible_evaluations_are_refused(argv, run, capsys):
     assert re.search("episodes: wanted at least 2|k_shot: at least 1", refused(capsys, *argv))
+
+
+@pytest.mark.parametrize("number", [-1, 2**63])
+def test_only_test_episodes_are_drawn(number, run, capsys):
+    error = refused(capsys, "plot", "run", "--episode", str(number))
+    assert error == f"episode: wanted 0 to {2**63 - 1}, got {number}"
+    assert not (run / "episode.png").exists()
+
+
+def test_a_folder_that_is_no_run_is_neither_to_be_resumed_nor_overwritten(capsys, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    error = refused(capsys, *WAVES, "--out", "thesis")
+    wanted = "wanted a new folder, an empty one, or a run's"
+    assert error == f"thesis: exists and is not empty; {wanted}"
 
 
 def test_a_corrupt_archive_is_named(tmp_path, capsys):
@@ -779,7 +803,7 @@ def test_taylor(capsys, tmp_path):
     text = capsys.readouterr().out
     assert "less those in A and B" in text
     assert re.search(r"^MAML +2 .* 2\.00\d$", text, re.MULTILINE)
-    assert "k: wanted at least 2" in refused(capsys, "taylor", "--k", "1")
+    assert "k: wanted 2 to 7" in refused(capsys, "taylor", "--k", "12")
 
 
 def test_compare(capsys, monkeypatch, tmp_path):
@@ -796,3 +820,33 @@ def test_compare(capsys, monkeypatch, tmp_path):
     assert "cosine" in text
     assert main(["compare", "--run", "run", "--tasks", "2", "--inner-steps", "2"]) == 0
     assert "2 inner steps (Reptile: 3)" in capsys.readouterr().out
+    error = refused(capsys, "compare", "--run", "run", "--data", "glyphs")
+    assert error == "run: is a run on sinusoids, not glyphs"
+
+
+def test_compare_takes_a_run_of_reptile(glyph_cache, monkeypatch, capsys):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", glyph_cache)
+    small = ["--image-size", "16", "--channels", "4", "--steps", "1", "--validation-episodes", "2"]
+    assert main(["train", "reptile", *small, "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "--run", "run", "--tasks", "2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(np.isfinite(row["cosine"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--inner-lr nan", "inner_lr: wanted a positive number, got nan"),
+        ("--inner-lr inf", "inner_lr: wanted a positive number, got inf"),
+        ("--inner-lr 0", "inner_lr: wanted a positive number, got 0"),
+        ("--inner-lr -1", "inner_lr: wanted a positive number, got -1"),
+        ("--inner-lr 1e30", "inner_lr: wanted a rate at which maml has a finite loss .*1e[+]30"),
+        ("--inner-steps 0", "inner_steps: wanted at least 1, got 0"),
+        ("--inner-steps -1", "inner_steps: wanted at least 1, got -1"),
+        ("--tasks 0", "tasks: at least 1 wanted, got 0"),
+    ],
+)
+def test_compare_refuses_what_would_give_no_numbers(argv, message, capsys):
+    sinusoids = ["compare", "--data", "sinusoids", "--tasks", "2"]
+    assert re.match(message, refused(capsys, *sinusoids, *argv.split()))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scratchmeta import episodes
+from scratchmeta import episodes, experiment, presets
 from scratchmeta.data import CUB, DataError, Described, cub
 
 NAMES = [f"{k:03}.Bird_{k}" for k in range(1, 8)]
@@ -95,6 +95,11 @@ def first_line(root, line):
     file.write_text("\n".join([line, *file.read_text().splitlines()[1:]]))
 
 
+def renamed_archive(file):
+    np.savez(file.with_suffix(".npz"), features(5))
+    file.with_suffix(".npz").replace(file)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -102,6 +107,14 @@ def first_line(root, line):
         (lambda r: (r / "classes.txt").write_text("1 a\n3 b"), r"'2 NAME' wanted, got '3 b'"),
         (lambda r: (r / "classes.txt").write_text("1 a\n2 b"), r"2 lines wanted, .*, got 7"),
         (lambda r: (r / "trainclasses.txt").write_text("Dodo"), r"train.*'Dodo' is not in classes"),
+        (
+            lambda r: (r / "trainclasses.txt").write_text("\n".join(NAMES[4:6] * 2)),
+            r"trainclasses\.txt: '005\.Bird_5' is listed twice",
+        ),
+        (
+            lambda r: (r / "classes.txt").write_text("1 a\n2 a"),
+            r"[/\\]classes\.txt: 'a' is listed twice",
+        ),
         (lambda r: (r / "trainclasses.txt").write_text("\n"), r"trainclasses\.txt: nothing in it"),
         (lambda r: (r / "trainclasses.txt").write_bytes(b"\xff"), r"lines of text wanted"),
         (lambda r: first_line(r, "1 2 x"), r"line 1: numbers wanted, got '1 2 x'"),
@@ -116,6 +129,10 @@ def first_line(root, line):
         ),
         (
             lambda r: (r / "features" / f"{NAMES[5]}.npy").write_bytes(b"nothing"),
+            r"006\.Bird_6\.npy: not readable as a NumPy array",
+        ),
+        (
+            lambda r: renamed_archive(r / "features" / f"{NAMES[5]}.npy"),
             r"006\.Bird_6\.npy: not readable as a NumPy array",
         ),
         (
@@ -136,6 +153,16 @@ def test_what_is_wrong_is_named(root, damage, message):
     damage(root)
     with pytest.raises(DataError, match=message):
         CUB(root)
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "val"), ("train", "test"), ("val", "test")])
+def test_a_class_in_two_splits_is_refused(root, one, other):
+    birds = presets.lookup("prototypical-zero-shot", "cub", "paper")
+    assert experiment.splits(birds, root).train.dataset.names == tuple(PARTS["train"])
+    (root / f"{other}classes.txt").write_text("\n".join([*PARTS[other], PARTS[one][0]]))
+    message = rf"{other}classes\.txt: other classes .*/{one}classes\.txt, got '{PARTS[one][0]}' in"
+    with pytest.raises(DataError, match=message):
+        experiment.splits(birds, root)
 
 
 def test_wrong_arguments_are_named(root):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchmeta import episodes
+from scratchmeta import episodes, experiment, presets
 from scratchmeta.data import DataError, MiniImageNet, mini_imagenet
 
 COUNTS = {"train": 3, "val": 2, "test": 2}
@@ -101,6 +101,10 @@ def test_photographs_are_decoded_once(root, monkeypatch, cache):
         (lambda r: write(r, []), r"columns filename,label wanted, got ''"),
         (lambda r: write(r, lines(r)[:1]), r"train\.csv: no images in it"),
         (
+            lambda r: write(r, [*lines(r), "x" * 140_000]),
+            r"train\.csv: lines filename,label wanted, got field larger than",
+        ),
+        (
             lambda r: write(r, [*lines(r), "only-a-name.jpg"]),
             r"train\.csv, line 14: a file's name and a label wanted, got 'only-a-name\.jpg'",
         ),
@@ -135,6 +139,16 @@ def test_what_is_wrong_is_named(root, damage, message, cache):
     with pytest.raises(DataError, match=message):
         MiniImageNet(root)
     assert not cache.exists() or not list(cache.iterdir())
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "val"), ("train", "test"), ("val", "test")])
+def test_a_class_in_two_splits_is_refused(root, one, other):
+    config = presets.lookup("maml", "mini-imagenet", "paper")
+    assert experiment.splits(config, root).test.n_classes == COUNTS["test"]
+    write(root, lines(root, one), other)
+    message = rf"{other}\.csv: other classes wanted .*/{one}\.csv, got 'n0{one}0' in both"
+    with pytest.raises(DataError, match=message):
+        experiment.splits(config, root)
 
 
 def test_a_photograph_cut_short_is_damaged(root):

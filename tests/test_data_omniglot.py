@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchmeta import episodes
+from scratchmeta import episodes, experiment, presets
 from scratchmeta.data import DataError, Omniglot, omniglot
 
 DATA = Path(os.environ.get("SCRATCHMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -205,7 +205,9 @@ def refusal(root, match, **options):
 
 
 def test_a_missing_archive_says_which_where_and_how(tmp_path):
-    refusal(tmp_path, r"images_evaluation\.zip nor the folder .*download=True", split="evaluation")
+    wanted = r"images_evaluation\.zip nor the folder .*; put https.*images_evaluation\.zip there, "
+    wanted += r"or let Omniglot\('.*', 'evaluation', download=True\) do it"
+    refusal(tmp_path, wanted, split="evaluation")
 
 
 def test_a_missing_split_file_says_which(root):
@@ -225,6 +227,27 @@ def test_a_split_file_that_repeats_a_line(root):
     file = root / "splits" / "vinyals" / "train.txt"
     file.write_text(file.read_text() + file.read_text().split()[0])
     refusal(root, r"train\.txt: .* each once", split="train")
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "val"), ("train", "test"), ("val", "test")])
+def test_a_character_in_two_splits_is_refused(root, one, other):
+    config = presets.lookup("maml", "omniglot", "paper")
+    split(root, "test", ["Greek/character01"])  # another character of an alphabet to train on
+    assert experiment.splits(config, root).test.names == ("Greek/character01",)
+    split(root, other, SPLITS[one])
+    message = rf"{other}\.txt: other classes .*/{one}\.txt, got '{min(SPLITS[one])}'"
+    with pytest.raises(DataError, match=message):
+        experiment.splits(config, root)
+
+
+def test_background_characters_are_not_evaluated_on(root):
+    config = presets.lookup("maml", "omniglot")
+    (root / "images_evaluation.zip").unlink()
+    with zipfile.ZipFile(root / "images_background.zip") as archive:
+        archive.extractall(root)
+    (root / "images_background").rename(root / "images_evaluation")
+    with pytest.raises(DataError, match=r"images_evaluation: other classes .*background\.zip, got"):
+        experiment.splits(config, root)
 
 
 def test_a_listed_character_that_the_archives_lack(root):

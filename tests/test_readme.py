@@ -9,11 +9,11 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def test_the_examples_run(capsys):
-    names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 2
-    for block in blocks:
-        exec(block, names)
+    names: dict = {}
+    for block, own in zip(blocks, (names, {}), strict=True):  # each runs alone
+        exec(block, own)
     # 200 steps of MAML: from about 4 before adaptation to well below after one step
     e = sm.episodes.sample(names["data"], n_way=1, k_shot=10, n_query=10, tasks=25, seed=1)
     untrained = names["net"].init(names["np"].random.default_rng(0))

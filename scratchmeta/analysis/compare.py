@@ -5,6 +5,7 @@ take the support in each, and the loss of the query after them; Reptile goes rou
 together in minibatches of the support's size. Its φ − φ̃ is divided by α, to be comparable.
 """
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -37,8 +38,13 @@ def compare(
 ) -> list[Row]:
     """One row for each of MAML, FOMAML and Reptile; times are medians of `rounds`.
 
-    `options` (loss, task_chunk) go to all three.
+    `options` (loss, task_chunk) go to all three. Raises ValueError for an α or a number of steps
+    that is not positive, and for an α that leaves no finite loss, or no direction to compare.
     """
+    if not 0 < inner_lr < math.inf:
+        raise ValueError(f"inner_lr: wanted a positive number, got {inner_lr}")
+    if inner_steps < 1:
+        raise ValueError(f"inner_steps: wanted at least 1, got {inner_steps}")
     algorithms = {
         "maml": MAML(network, inner_lr, inner_steps, **options),
         "fomaml": MAML(network, inner_lr, inner_steps, first_order=True, **options),
@@ -58,15 +64,22 @@ def compare(
         times = []
         for _ in range(rounds):
             start = time.perf_counter()
-            loss, gradient = algorithm.meta_gradient(theta, episodes)
+            with np.errstate(all="ignore"):  # what is not finite is refused below
+                loss, gradient = algorithm.meta_gradient(theta, episodes)
             backend.synchronize()
             times.append(time.perf_counter() - start)
         leaves = [np.ravel(backend.to_numpy(g)) for g in tree.flatten(gradient)[0]]
         g = np.concatenate(leaves).astype(np.float64)
         if name == "reptile":
             g = g / inner_lr
+        length = np.linalg.norm(g)
+        if not (math.isfinite(loss) and 0 < length < math.inf):
+            raise ValueError(
+                f"inner_lr: wanted a rate at which {name} has a finite loss and a gradient other "
+                f"than 0, got {inner_lr:g}: loss {float(loss):g}, norm {length:g}"
+            )
         reference = g if reference is None else reference
-        length, other = np.linalg.norm(g), np.linalg.norm(reference)
+        other = np.linalg.norm(reference)
         rows.append(
             Row(
                 name,

@@ -32,6 +32,7 @@ from scratchmeta.episodes import Episode
 ALPHAS = tuple(10.0 ** (e / 4) for e in range(-16, 1))  # 0.0001 to 1
 FITTED = 1.01e-3  # the largest α that is small enough for the slope
 PROBLEMS = ("linear", "sinusoid")
+MOST = 7  # minibatches, of which every order is a task: 5040
 
 
 def log_cosh(prediction, target):
@@ -91,6 +92,10 @@ def problem(k: int = 3, seed: int = 0, kind: str = "linear") -> Problem:
     points each of one sine wave, MAML's network of two layers of 40, new and with tanh for its
     kinked ReLU, and the squared error; wave and network are the same for every k.
     """
+    if not 2 <= k <= MOST:
+        raise ValueError(f"k: wanted 2 to {MOST} minibatches (all their orders are tried), got {k}")
+    if seed < 0:
+        raise ValueError(f"seed: wanted at least 0, got {seed}")
     if kind == "linear":
         rng = np.random.default_rng([seed, k])
         network: Any = nn.Linear(6, 1)
@@ -211,9 +216,7 @@ def slope(alphas: Any, residuals: Any) -> float:
 
 
 def measure(name: str, p: Problem, alphas: tuple[float, ...] = ALPHAS) -> Expansion:
-    """The residuals of an algorithm of MEASURED with the minibatches of `p`, at least 2."""
-    if p.k < 2:
-        raise ValueError(f"k: wanted at least 2 minibatches, got {p.k}")
+    """The residuals of an algorithm of MEASURED with the minibatches of `p`."""
     residuals, without_b, in_a = [], [], predicted(name, p, 0.0)
     for alpha in alphas:
         found = MEASURED[name](p, alpha)

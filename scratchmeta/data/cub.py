@@ -41,9 +41,14 @@ class CUB:
             raise ValueError(f"crops: 'middle' or 'random' wanted, got {crops!r}")
         described = _attributes(root)
         parts = ("train", "val") if split == "trainval" else (split,)
-        names = [name for part in parts for name in _lines(root / f"{part}classes.txt")]
-        if unknown := [name for name in names if name not in described]:
-            raise DataError(f"{root / f'{split}classes.txt'}: {unknown[0]!r} is not in classes.txt")
+        names: list[str] = []
+        for file in (root / f"{part}classes.txt" for part in parts):
+            for name in _lines(file):
+                if name not in described:
+                    raise DataError(f"{file}: {name!r} is not in classes.txt")
+                if name in names:
+                    raise DataError(f"{file}: {name!r} is listed twice")
+                names.append(name)
         features = [_features(root / "features" / f"{name}.npy") for name in names]
         for name, array in zip(names, features, strict=True):
             if array.shape[2] != (crops_first := features[0].shape[2]):
@@ -51,7 +56,7 @@ class CUB:
                     f"{root / 'features' / name}.npy: {crops_first} crops of each image wanted, "
                     f"as in {names[0]}, got {array.shape[2]}"
                 )
-        self.names, self.split, self.crops = tuple(names), split, crops
+        self.names, self.split, self.crops, self.source = tuple(names), split, crops, file
         self.attributes = np.stack([described[name] for name in names])
         self.features = np.concatenate(features)  # (images, F, crops)
         self.counts = np.array([len(array) for array in features])
@@ -106,6 +111,8 @@ def _attributes(root: Path) -> dict[str, np.ndarray]:
         words = line.split()
         if len(words) != 2 or words[0] != str(number):
             raise DataError(f"{root / 'classes.txt'}: '{number} NAME' wanted, got {line!r}")
+        if words[1] in names:
+            raise DataError(f"{root / 'classes.txt'}: {words[1]!r} is listed twice")
         names.append(words[1])
     file, rows = root / MATRIX, []
     for number, line in enumerate(_lines(file), 1):
@@ -127,7 +134,8 @@ def _attributes(root: Path) -> dict[str, np.ndarray]:
 def _features(file: Path) -> np.ndarray:
     """Read a class's features: (images, F, crops) float32."""
     try:
-        array = np.load(file, allow_pickle=False)
+        with file.open("rb") as opened:  # np.load would read an archive of arrays too
+            array = np.lib.format.read_array(opened, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{file} not found (docs/data.md says what belongs where)") from None
     except (OSError, ValueError, EOFError) as error:

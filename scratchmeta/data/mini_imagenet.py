@@ -47,7 +47,8 @@ class MiniImageNet(ImageDataset):
             raise ValueError(f"split: one of {', '.join(SPLITS)} wanted, got {split!r}")
         if image_size < 1:
             raise ValueError(f"image_size: at least 1 wanted, got {image_size}")
-        classes = _listed(root / f"{split}.csv")
+        self.source = root / f"{split}.csv"
+        classes = _listed(self.source)
         files = [[root / "images" / name for name in names] for names in classes.values()]
         shape = len(files), len(files[0]), image_size, image_size, 3
         place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
@@ -69,7 +70,10 @@ def _listed(file: Path) -> dict[str, list[str]]:
         raise DataError(f"{file} not found; it is one of the lists in {LISTS}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: lines of text wanted, got {error}") from error
-    heading, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    try:
+        heading, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    except csv.Error as error:
+        raise DataError(f"{file}: lines filename,label wanted, got {error}") from error
     if heading != ["filename", "label"]:
         raise DataError(f"{file}: columns filename,label wanted, got {','.join(heading)!r}")
     classes: dict[str, list[str]] = {}

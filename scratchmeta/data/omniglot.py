@@ -74,9 +74,11 @@ class Omniglot(ImageDataset):
             raise ValueError(f"split: one of {', '.join(LAKE + VINYALS)} wanted, got {split!r}")
         if not 1 <= image_size <= SIDE:
             raise ValueError(f"image_size: 1 to {SIDE} wanted, got {image_size}")
-        listed = _listed(root / "splits" / "vinyals" / f"{split}.txt") if split in VINYALS else None
+        file = root / "splits" / "vinyals" / f"{split}.txt"
+        listed = _listed(file) if split in VINYALS else None
         parts = tuple(MD5) if split in VINYALS else (f"images_{split.split('-')[0]}",)
-        stored = [_stored(_locate(root, part, download), part, image_size) for part in parts]
+        places = [_locate(root, part, download) for part in parts]
+        stored = [_stored(*each, image_size) for each in zip(places, parts, strict=True)]
         images = np.concatenate([arrays["images"] for arrays in stored])
         names = np.concatenate([arrays["names"] for arrays in stored]).tolist()
         if listed is None:
@@ -86,7 +88,7 @@ class Omniglot(ImageDataset):
         if not chosen:
             raise DataError(f"{root}: no character of split {split!r}; partial archives?")
         super().__init__(images[chosen], [names[row] for row in chosen], rotations, jitter, affine)
-        self.split = split
+        self.split, self.source = split, places[0] if listed is None else file
         self.image_shape = (image_size, image_size, 1)
 
     def pixels(self, characters: np.ndarray, drawings: np.ndarray) -> np.ndarray:
@@ -142,8 +144,8 @@ def _locate(root: Path, part: str, download: bool) -> Path:
         return folder
     if not download:
         raise DataError(
-            f"Omniglot: neither {file} nor the folder {folder} exists; get the archive from "
-            f"{URL}{part}.zip or ask for it with download=True"
+            f"Omniglot: neither {file} nor the folder {folder} exists; put {URL}{part}.zip there, "
+            f"or let Omniglot({str(root)!r}, {part.removeprefix('images_')!r}, download=True) do it"
         )
     fetch(f"{URL}{part}.zip", file, MD5[part])
     return file
