@@ -383,7 +383,6 @@ def norm(rng):
 @row("operation")
 def top_k_mask(rng):
     yield call(ops.top_k_mask, distinct(rng, 2, 5), k=2)
-    yield call(ops.top_k_mask, distinct(rng, 2, 5), k=3, apart=True)
 
 
 @row("operation")

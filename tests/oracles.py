@@ -106,12 +106,12 @@ def norm(x, axis=-1, keepdims=False):
     return reduction(lambda numbers: math.hypot(*numbers))(x, axis, keepdims)
 
 
-def top_k_mask(x, k, apart=False):
-    out = np.zeros((*x.shape[:-1], k, x.shape[-1]))
+def top_k_mask(x, k):
+    out = np.zeros(x.shape)
     for i in every(x.shape[:-1]):
-        for place, j in enumerate(sorted(range(x.shape[-1]), key=lambda j: (-x[(*i, j)], j))[:k]):
-            out[(*i, place, j)] = 1.0
-    return out if apart else out.sum(axis=-2)
+        for j in sorted(range(x.shape[-1]), key=lambda j: (-x[(*i, j)], j))[:k]:
+            out[(*i, j)] = 1.0
+    return out
 
 
 def one_hot_times(x):

@@ -409,7 +409,7 @@ def torch_mann(θ, algorithm, episodes, t):
         keys = torch.tanh(made[: heads * width]).reshape(heads, width)
         gate = torch.sigmoid(made[heads * width :])[:, None]
         least = usage.argsort(stable=True)
-        mark = F.one_hot(least[:heads], rows).double()
+        mark = torch.zeros_like(usage).index_fill(0, least[:heads], 1.0)
         write = gate * read + (1 - gate) * mark
         memory = memory.index_fill(0, least[:1], 0.0) + write.T @ keys
         cosine = F.cosine_similarity(keys[:, None], memory[None], dim=-1)

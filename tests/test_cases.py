@@ -431,8 +431,6 @@ def test_slopes_at_kinks_are_the_documented_ones():
     ties = np.array([[2.0, 2.0], [2.0, 1.0]]).reshape(1, 2, 2, 1)
     assert np.ravel(slopes_at(ops.max_pool2d, ties)).tolist() == [1.0, 0.0, 0.0, 0.0]
     assert ops.top_k_mask(np.array([1.0, 3.0, 3.0, 3.0]), 2).tolist() == [0.0, 1.0, 1.0, 0.0]
-    first, second = ops.top_k_mask(np.array([1.0, 3.0, 3.0]), 2, apart=True).tolist()
-    assert (first, second) == ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
 
 
 @pytest.mark.parametrize(

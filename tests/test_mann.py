@@ -60,7 +60,7 @@ def test_a_sequence_of_one_task_by_loops_over_steps_heads_and_rows(temperature):
             for head in range(2):
                 alpha = sigmoid(made[6 + head])
                 for row in range(6):
-                    lu = 1.0 if row == least[head] else 0.0
+                    lu = 1.0 if row in least[:2] else 0.0
                     writes[head, row] = alpha * reads[head, row] + (1 - alpha) * lu
             keys = [np.tanh(made[3 * head : 3 * head + 3]) for head in range(2)]
             for head in range(2):
@@ -143,11 +143,11 @@ def test_the_memory_step_by_step():
         np.testing.assert_allclose(state.read.sum(-1), 1)
         for t in range(2):
             # what eq. 7 writes: a head's weights sum to σ(α), once something was read, and
-            # 1 − σ(α) for the least used row, or the second least
+            # 1 − σ(α) for each of the two least used rows
             least = np.argsort(before.usage[t], kind="stable")[:2]
             write = gates[t][:, None] * before.read[t]
-            write[[0, 1], least] += 1 - gates[t]
-            np.testing.assert_allclose(write.sum(-1), gates[t] * (step > 0) + 1 - gates[t])
+            write[:, least] += 1 - gates[t][:, None]
+            np.testing.assert_allclose(write.sum(-1), gates[t] * (step > 0) + 2 * (1 - gates[t]))
             # eq. 5, usage decays and grows by what was read and written
             grown = state.read[t].sum(0) + write.sum(0)
             np.testing.assert_allclose(state.usage[t], 0.99 * before.usage[t] + grown)

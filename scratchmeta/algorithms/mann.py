@@ -18,12 +18,12 @@ computes at every step.
 Differs from the paper
     The temperature τ is explicit, and 1 in the paper, where no read can be sharp: of 128 rows the
     one that matches gets e² / (e² + 127) = 0.055 at most. `quick` has 0.1, which learns sooner.
-    Eq. 6 marks n least used rows for n heads: here each head has one of them, the first the least
-    used, and writes its key there; only that one is set to zero. (With all n for every head, the
-    same sum of keys would stand in n rows.) Of rows used alike, as all are at the start, the first
-    count: eq. 6 by itself would choose them all. Keys pass a tanh, and every head has a gate of its
-    own, where the paper names one key and one gate. Memory starts at 10⁻⁶, usage and read weights
-    at zero. γ is the supplement's 0.99. Loss, sequences and optimiser are those of `lstm.py`.
+    A write interpolates towards all n least used rows, as eq. 6 has it, so that n heads leave one
+    sum of keys in n rows (it may be meant that each has a row of its own); only the least used one
+    is set to zero. Of rows used alike, as all are at the start, the first count: eq. 6 by itself
+    would choose them all. Keys pass a tanh, and every head has a gate of its own, where the paper
+    names one key and one gate. Memory starts at 10⁻⁶, usage and read weights at zero. γ is the
+    supplement's 0.99. Loss, sequences and optimiser are those of `lstm.py`.
 
 Differs from the post
     α is no hyperparameter but computed at each step; the row that is zeroed is the least used
@@ -113,8 +113,8 @@ class MANN(LSTMBaseline):
         gate = ops.sigmoid(made[:, self.n_read :])[..., None]  # σ(α) (T, heads, 1)
 
         used = ops.raw(state.usage)
-        least_used = ops.top_k_mask(-used, self.heads, apart=True)  # w^lu (T, heads, rows)
-        kept = 1 - least_used[:, 0, :, None]
+        least_used = ops.top_k_mask(-used, self.heads)[:, None]  # w^lu_{t−1}
+        kept = 1 - ops.top_k_mask(-used, 1)[..., None]
         write = gate * state.read + (1 - gate) * least_used  # w^w (T, heads, rows)
         rows = state.rows * kept + ops.matmul(ops.matrix_transpose(write), keys)
         read = self.read_weights(keys, rows)

@@ -152,12 +152,11 @@ def cumsum(x, axis=-1):
 
 
 @primitive(None)
-def top_k_mask(x, k, apart=False):
+def top_k_mask(x, k):
     """1 at the k largest entries of the last axis, 0 elsewhere; among equals the earliest count
     first.
 
-    `apart` gives one mask for each of the k, the largest first: (..., N) -> (..., k, N). A
-    constant: nothing flows back through it.
+    A constant: nothing flows back through it.
     """
     if not 0 <= k <= x.shape[-1]:
         raise ValueError(f"k: wanted 0 to {x.shape[-1]}, got {k}")
@@ -166,10 +165,7 @@ def top_k_mask(x, k, apart=False):
     mine, other = x[..., :, None], x[..., None, :]
     index = module.arange(n)
     ahead = (other > mine) | ((other == mine) & (index[None, :] < index[:, None]))
-    place = ahead.sum(axis=-1)
-    if apart:
-        return (place[..., None, :] == module.arange(k)[:, None]).astype(x.dtype)
-    return (place < k).astype(x.dtype)
+    return (ahead.sum(axis=-1) < k).astype(x.dtype)
 
 
 def one_hot(labels, n, dtype="float32"):
