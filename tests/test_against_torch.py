@@ -24,6 +24,7 @@ from scratchmeta.algorithms import (
     Siamese,
     metanet,
     relation,
+    slow_fast,
 )
 from scratchmeta.episodes import Episode
 
@@ -620,7 +621,7 @@ def torch_metanet(params, episodes, first_order):
 @pytest.mark.parametrize("shots", [1, 2])
 def test_metanet(shots, first_order):
     rng = np.random.default_rng(6)
-    network = metanet.network(3, channels=3, features=4, image_size=5, depth=2, n_fast=4)
+    network = slow_fast.network(3, channels=3, features=4, image_size=5, depth=2, n_fast=4)
     algorithm = MetaNet(network, hidden=4, first_order=first_order)
     params = float64(algorithm.init(rng), rng)
     params["u"]["dense"]["weight"] *= 0.2  # pairs nearer than the margin
