@@ -301,6 +301,9 @@ def clip(rng):
     yield call(ops.clip, distinct(rng, 6) + 0.15, None, 0.6)
     yield call(ops.clip, distinct(rng, 12), distinct(rng, 2, 1) - 0.6, distinct(rng, 1) + 1.3)
     yield call(ops.clip, distinct(rng, 4), 0.05, None)
+    yield call(ops.clip, distinct(rng, 6), distinct(rng, 6) + 0.1, distinct(rng, 6) + 0.2)
+    yield call(ops.clip, distinct(rng, 4), None, distinct(rng, 4) + 0.1)
+    yield call(ops.clip, distinct(rng, 4), distinct(rng, 4) + 0.1, None)
 
 
 @row("operation", analytic=True)

@@ -186,14 +186,22 @@ def _within(a, low, high):
     return (low is None or raw(a) >= raw(low)) & (high is None or raw(a) <= raw(high))
 
 
+def _at_low(a, low, high):
+    return (raw(a) < raw(low)) & (high is None or raw(low) <= raw(high))
+
+
+def _at_high(a, low, high):
+    return (raw(a) > raw(high)) | (low is not None and raw(low) > raw(high))
+
+
 @primitive(
     lambda g, y, a, low, high: like(g * _within(a, low, high), a),
-    lambda g, y, a, low, high: like(g * (raw(a) < raw(low)), low),
-    lambda g, y, a, low, high: like(g * (raw(a) > raw(high)), high),
+    lambda g, y, a, low, high: like(g * _at_low(a, low, high), low),
+    lambda g, y, a, low, high: like(g * _at_high(a, low, high), high),
 )
 def clip(a, low, high):
     """a, but no less than low and no more than high; None is no bound. At a bound itself the slope
-    in a is taken as 1."""
+    in a is taken as 1. Where low is above high, the result is high."""
     return xp(a).clip(a, low, high)
 
 
