@@ -64,7 +64,7 @@ def xp(*arrays: Array) -> ModuleType:
 
 def is_array(value: object) -> bool:
     """Whether `value` is an array or scalar of NumPy's or CuPy's, as opposed to a Python object."""
-    return isinstance(value, np.ndarray | np.generic) or xp(value) is not np
+    return isinstance(value, (np.ndarray, np.generic)) or xp(value) is not np
 
 
 # --- where new arrays are born --------------------------------------------------------------------

@@ -322,12 +322,15 @@ def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bo
     roots = []
     for y, g in zip(ys, gs, strict=True):
         if type(y) is Tensor and y.node is not DEAD:
-            g = _cotangent(g, y)
-            roots.append((y.node, g if create_graph else raw(g)))
+            roots.append((y.node, _cotangent(g, y, create_graph)))
     found = {}
     if roots and xs:
-        with recording(create_graph or _thread.recording):
-            found = _pull(roots, [x.node for x in xs], create_graph)
+        nodes = [x.node for x in xs]
+        if create_graph and not _thread.recording:
+            with recording(True):
+                found = _pull(roots, nodes, create_graph)
+        else:
+            found = _pull(roots, nodes, create_graph)
 
     def finish(x):
         g = found.get(x.node)
@@ -343,13 +346,17 @@ def pull_back(ys: Sequence, gs: Sequence, xs: Sequence[Tensor], create_graph: bo
     return [finish(x) for x in xs]
 
 
-def _cotangent(g: Any, y: Tensor) -> Tensor:
-    """g as a Tensor, with the dtype of y, of which it is to be the cotangent."""
-    if type(g) is not Tensor:
-        g = Tensor(g if backend.is_array(g) else backend.xp(y.data).asarray(g), DEAD)
-    if g.data.shape != y.data.shape:
+def _cotangent(g: Any, y: Tensor, create_graph: bool) -> Any:
+    """g with the dtype of y, whose cotangent it is to be; a Tensor if it is to be recorded."""
+    if type(g) is not Tensor and not backend.is_array(g):
+        g = backend.xp(y.data).asarray(g)
+    if g.shape != y.data.shape:
         raise ValueError(f"wanted a cotangent of y's shape {y.shape}, got {g.shape}")
-    return g if g.data.dtype == y.data.dtype else g.astype(y.data.dtype)
+    if g.dtype != y.data.dtype:
+        g = g.astype(y.data.dtype)
+    if not create_graph:
+        return raw(g)
+    return g if type(g) is Tensor else Tensor(g, DEAD)
 
 
 def _live_leaves(name: str, xs: Tree) -> tuple[list[Tensor], Any]:
