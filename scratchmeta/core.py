@@ -125,6 +125,7 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()  # what one thread switches off stays on in the others
+_ever_off = False  # until one has, operations need not look: that would be 3 % of a small step
 
 
 class recording:
@@ -135,6 +136,8 @@ class recording:
         self.before: list[bool] = []
 
     def __enter__(self) -> None:
+        global _ever_off
+        _ever_off = _ever_off or not self.on
         self.before.append(_thread.recording)
         _thread.recording = self.on
 
@@ -233,7 +236,7 @@ def primitive(
                 raise _explain(op, args, kwargs, error) from error
             if parents is None:
                 return out
-            live = _thread.recording and any(parents)
+            live = any(parents) and (not _ever_off or _thread.recording)
             node = Node(op, plain, kwargs, parents, out) if live else DEAD
             if type(out) is tuple:
                 return tuple(
