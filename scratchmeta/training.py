@@ -100,7 +100,7 @@ def train(
         stack.enter_context(np.errstate(all="ignore"))  # _refuse_non_finite looks at every step
 
         def save(name: str) -> None:
-            _refuse_non_finite("", state.params, state.step, settings)
+            _refuse_non_finite("parameter ", state.params, state.step, settings)
             if folder:
                 metrics.flush()
                 folder.save(name, state)

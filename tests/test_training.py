@@ -325,7 +325,7 @@ def test_validations_that_are_no_numbers_are_passed_over(tmp_path, monkeypatch):
 def test_parameters_that_are_no_numbers_are_not_saved(tmp_path):
     make, dataset, _, settings = CASES["waves"]
     settings = replace(settings, lr=1e39, validate_every=1)
-    with pytest.raises(NonFiniteError, match="the linear1/bias is not finite at step 1"):
+    with pytest.raises(NonFiniteError, match="the parameter linear1/bias is not finite at step 1"):
         train(make(), dataset, settings, run=tmp_path)
     assert Run.open(tmp_path).load("last", like=train(make(), dataset, WAVES)).step == 0
 
