@@ -20,6 +20,7 @@ from scratchmeta.algorithms import REGISTRY
 from scratchmeta.checkpoint import Run
 from scratchmeta.cli import main
 from scratchmeta.data import glyphs
+from scratchmeta.kernels import compiling
 
 QUICK = [
     "--tasks",
@@ -40,6 +41,7 @@ WAVES = ["train", "maml", "--data", "sinusoids", *QUICK, "--steps", "6", "--vali
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCRATCHMETA_DATA", raising=False)
+    monkeypatch.setattr(compiling.announcement, "said", True)  # whatever is compiled here
 
 
 @pytest.fixture(scope="session")
