@@ -554,6 +554,21 @@ def affine(rng):
     yield call(project, normal(rng, 2, 3, 2, 4), normal(rng, 2, 4, 2), normal(rng, 2, 2))
 
 
+def invertible(rng, *lead, n):
+    """Matrices (..., n, n) far from singular: 2 I and a little noise."""
+    return backend.asarray(2.0 * np.eye(n)) + 0.3 * normal(rng, *lead, n, n)
+
+
+@row("operation", analytic=True)
+def solve(rng):
+    yield call(ops.solve, invertible(rng, n=3), normal(rng, 3, 2), order=3)
+    yield call(ops.solve, invertible(rng, 2, n=2), normal(rng, 2, 2, 3))
+    yield call(ops.solve, invertible(rng, n=2), normal(rng, 2, 2, 1))
+    yield call(ops.solve, invertible(rng, 2, n=2), normal(rng, 2, 1), order=3)
+    yield call(ops.solve, invertible(rng, 2, 1, n=2), normal(rng, 3, 2, 1))
+    yield call(ops.solve, invertible(rng, 2, n=3), normal(rng, 3))
+
+
 @row("operation", analytic=True)
 def einsum(rng):
     yield call(ops.einsum, "nd,md->nm", normal(rng, 2, 3), normal(rng, 4, 3))
