@@ -20,9 +20,9 @@ from types import ModuleType
 from typing import Any
 
 import scratchmeta.ops
-from scratchmeta import diagnosis
+from scratchmeta.verify import diagnosis
 
-gradcheck_module = importlib.import_module("scratchmeta.gradcheck")
+gradcheck_module = importlib.import_module("scratchmeta.verify.gradcheck")
 
 MODULES = [
     importlib.import_module(module.name)

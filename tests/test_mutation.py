@@ -7,9 +7,10 @@ import test_cases
 from mutation import mutants, targets
 
 from scratchmeta import Tensor, backend, grad, ops
-from scratchmeta.cases import CASES, normal
-from scratchmeta.gradcheck import gradcheck
 from scratchmeta.ops import fused as fused_module
+from scratchmeta.verify.cases import CASES
+from scratchmeta.verify.cases.numbers import normal
+from scratchmeta.verify.gradcheck import gradcheck
 
 TARGETS = {t.name: t for t in targets()}
 
