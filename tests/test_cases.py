@@ -287,6 +287,9 @@ ZERO_SIZE = {
     "matmul of no stack": call(ops.matmul, np.zeros((0, 2, 3)), np.ones((3, 2))),
     "project without rows": call(project, np.zeros((2, 0, 3)), np.ones((2, 3, 4))),
     "einsum": call(ops.einsum, "nd,md->nm", np.zeros((0, 3)), np.ones((2, 3))),
+    "solve for nothing": call(ops.solve, np.eye(3), np.zeros((3, 0))),
+    "solve without unknowns": call(ops.solve, np.zeros((2, 0, 0)), np.zeros((0, 3))),
+    "solve of no stack": call(ops.solve, np.zeros((0, 2, 2)), np.ones((2, 3))),
     "concat": call(ops.concat, [np.zeros((0, 3)), np.ones((1, 3))]),
     "split": call(ops.split, np.ones((2, 3)), parts=[3, 0]),
     "getitem": call(ops.getitem, np.ones((2, 3)), index=slice(0, 0)),
@@ -341,6 +344,7 @@ LEADING = {
     "matmul": (ops.matmul, _tasks((2, 4), (4, 3))),
     "project": (project, _tasks((2, 4), (4, 3), (3,))),
     "einsum": (lambda a, b: ops.einsum("...nd,...md->...nm", a, b), _tasks((2, 4), (3, 4))),
+    "solve": (ops.solve, _tasks((3, 3), (3, 2))),
     "conv2d": (ops.conv2d, _tasks((2, 4, 5, 2), (3, 3, 2, 2))),
     "max_pool2d": (ops.max_pool2d, _tasks((2, 4, 5, 2))),
     "avg_pool2d": (ops.avg_pool2d, _tasks((2, 4, 5, 2))),
@@ -634,6 +638,38 @@ def test_matmul(shapes, layout, seed):
     rng = np.random.default_rng(seed)
     a, b = (layout(rng.standard_normal(shape)) for shape in shapes.input_shapes)
     verify(ops.matmul, np.matmul, a, b)
+
+
+@given(
+    hnp.mutually_broadcastable_shapes(
+        signature="(n,n),(n,k)->(n,k)", max_dims=2, min_side=1, max_side=3
+    ),
+    LAYOUTS,
+    SEEDS,
+)
+def test_solve(shapes, layout, seed):
+    """Cramer's rule; and a x = b, with the gradients of its solution."""
+    rng = np.random.default_rng(seed)
+    a_shape, b_shape = shapes.input_shapes
+    a = layout(numbers.invertible(rng, *a_shape[:-2], n=a_shape[-1]))
+    b = layout(rng.standard_normal(b_shape))
+    verify(ops.solve, ORACLES["solve"], a, b)
+    close(a @ ops.solve(a, b), np.broadcast_to(b, shapes.result_shape))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (np.ones((2, 2)), np.ones((2, 1)), r"solve\(a=float64\(2, 2\), .*: Singular matrix"),
+        (np.ones((2, 3)), np.ones((2, 1)), r"solve\(a=float64\(2, 3\), .*square"),
+        (np.eye(3), np.ones((2, 1)), r"solve\(a=float64\(3, 3\), b=float64\(2, 1\)\)"),
+        (np.ones((2, 3, 3)), np.ones((4, 3, 1)), r"b=float64\(4, 3, 1\)\): shape mismatch"),
+        (np.eye(3), np.ones(2), r"solve\(a=float64\(3, 3\), b=float64\(2, 1\)\)"),
+    ],
+)
+def test_what_solve_cannot_solve(a, b, message):
+    with pytest.raises(core.OperationError, match=message):
+        ops.solve(a, b)
 
 
 @st.composite

@@ -2,7 +2,7 @@
 
 from scratchmeta import ops
 from scratchmeta.ops.linalg import project, times_transposed, transposed_times
-from scratchmeta.verify.cases.numbers import normal
+from scratchmeta.verify.cases.numbers import invertible, normal
 from scratchmeta.verify.cases.rows import call, row
 
 
@@ -62,3 +62,13 @@ def einsum(rng):
     yield call(ops.einsum, "ij,ij->i", normal(rng, 2, 3), normal(rng, 2, 1))
     yield call(ops.einsum, "...i,...i->i", normal(rng, 3, 2), normal(rng, 1, 2))
     yield call(ops.einsum, "nd,md->nm", normal(rng, 0, 3), normal(rng, 2, 3))
+
+
+@row("operation", analytic=True)
+def solve(rng):
+    yield call(ops.solve, invertible(rng, n=3), normal(rng, 3, 2), order=3)
+    yield call(ops.solve, invertible(rng, 2, n=2), normal(rng, 2, 2, 3))
+    yield call(ops.solve, invertible(rng, n=2), normal(rng, 2, 2, 1))
+    yield call(ops.solve, invertible(rng, 2, n=2), normal(rng, 2, 1), order=3)
+    yield call(ops.solve, invertible(rng, 2, 1, n=2), normal(rng, 3, 2, 1))
+    yield call(ops.solve, invertible(rng, 2, n=3), normal(rng, 3))

@@ -27,6 +27,11 @@ def distinct(rng, *shape):
     return backend.asarray(spread.reshape(shape))
 
 
+def invertible(rng, *lead, n):
+    """Matrices (..., n, n) far from singular: 2 I and a little noise."""
+    return backend.asarray(2.0 * np.eye(n)) + 0.3 * normal(rng, *lead, n, n)
+
+
 def integers(values):
     """A constant array of integers."""
     return backend.asarray(np.asarray(values))
