@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchmeta import episodes, experiment, presets
+from scratchmeta import episodes
 from scratchmeta.data import DataError, MiniImageNet, mini_imagenet
+from scratchmeta.run import experiment, presets
 
 COUNTS = {"train": 3, "val": 2, "test": 2}
 SHOTS = 4
