@@ -29,8 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .compiling import kernel
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 
 @kernel
@@ -77,7 +78,7 @@ def _forward(start, stop, x, mean, slope, offset, size, y, at):
                     if not z3 <= top:
                         top, k = z3, 3
                     out[c] = top
-                    which[c] = k
+                    which[c] = k if top > zero else -1  # of NaN, as of 0, no entry is the one
 
 
 @kernel

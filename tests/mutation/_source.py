@@ -71,7 +71,7 @@ SWAPPED = {
 class Mutant:
     """A module with one mistake in it."""
 
-    module: str  # scratchmeta.training
+    module: str  # scratchmeta.run.training
     name: str  # "training.start"
     line: int
     before: str

@@ -22,12 +22,14 @@ import test_cases
 
 import scratchmeta.ops
 from mutation import Equivalent, expressions, parent, replaced, statement
-from scratchmeta import Tensor, backend, diagnosis, grad, ops
-from scratchmeta.cases import CASES, normal
-from scratchmeta.gradcheck import gradcheck
+from scratchmeta import Tensor, backend, grad, ops
 from scratchmeta.ops import fused as fused_module
+from scratchmeta.verify import diagnosis
+from scratchmeta.verify.cases import CASES
+from scratchmeta.verify.cases.numbers import normal
+from scratchmeta.verify.gradcheck import gradcheck
 
-gradcheck_module = importlib.import_module("scratchmeta.gradcheck")
+gradcheck_module = importlib.import_module("scratchmeta.verify.gradcheck")
 
 MODULES = [
     importlib.import_module(module.name)
