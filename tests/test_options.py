@@ -4,11 +4,12 @@ A table that lacks a field of some options fails, and so does one that has a fie
 """
 
 import functools
+import importlib
 import inspect
 import itertools
 import json
 import math
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,27 +17,16 @@ import pytest
 from fakecupy import install
 from PIL import Image
 
-from scratchmeta import (
-    backend,
-    cases,
-    commands,
-    data,
-    episodes,
-    evaluation,
-    experiment,
-    nn,
-    options,
-    plots,
-    presets,
-    training,
-    tree,
-)
+from scratchmeta import backend, data, episodes, nn, tree
 from scratchmeta.algorithms import REGISTRY, slow_fast
 from scratchmeta.analysis import compare, taylor
-from scratchmeta.cli import main
-from scratchmeta.config import Training
 from scratchmeta.data import glyphs, one_shot_runs
-from scratchmeta.evaluation import (
+from scratchmeta.run import evaluation, experiment, options, plots, presets, training
+from scratchmeta.run.cli import main
+from scratchmeta.run.commands import COMMANDS
+from scratchmeta.run.commands import train as train_command
+from scratchmeta.run.config import Training
+from scratchmeta.run.evaluation import (
     CALIBRATION,
     CALIBRATION_TASKS,
     VALIDATION,
@@ -46,7 +36,9 @@ from scratchmeta.evaluation import (
     evaluate,
     verification,
 )
-from scratchmeta.training import train
+from scratchmeta.run.training import train
+from scratchmeta.verify import cases
+from scratchmeta.verify.cases.episodes import bits, described, images
 
 SECTIONS = ("method", "network", "dataset", "training")
 
@@ -206,14 +198,14 @@ def drawn(config):
     rng = np.random.default_rng(0)
     if config.algorithm == "ntm":
         machine = experiment.algorithm(config)
-        made = cases.bits(rng, inputs=machine.inputs, outputs=machine.outputs)
+        made = bits(rng, inputs=machine.inputs, outputs=machine.outputs)
     else:
         shots = 1 if config.algorithm == "prototypical-zero-shot" else 2
         side = config.dataset.image_size
-        made = cases.images(rng, side=side, ways=3, shots=shots, queries=2)
+        made = images(rng, side=side, ways=3, shots=shots, queries=2)
         if config.algorithm == "prototypical-zero-shot":
             width = experiment.algorithm(config).attribute_network.layers[1][1].n_in
-            made = cases.described(made, rng, width)
+            made = described(made, rng, width)
     return type(made)(*(x.astype(np.float32) if x.dtype == float else x for x in made))
 
 
@@ -666,14 +658,14 @@ def arrives(command, *names):
 
 def test_every_option_of_a_command_has_a_test():
     """Those of a configuration, which train has too, are in the tables above."""
-    kinds = [value for value in vars(options).values() if is_dataclass(value)]
-    kinds = [kind for kind in kinds if kind.__name__.endswith("Options")]
-    wanted = {
-        (kind.__name__.removesuffix("Options").lower(), field.name)
-        for kind in kinds
-        for field in fields(kind)
-        if not (kind is options.TrainOptions and field.name in SECTIONS)
-    }
+    wanted = set()
+    for command in COMMANDS:
+        defined = vars(importlib.import_module(f"scratchmeta.run.commands.{command}"))
+        (kind,) = (v for name, v in defined.items() if name == f"{command.title()}Options")
+        own = {field.name for field in fields(kind)}
+        wanted |= {
+            (command, name) for name in own - (set(SECTIONS) if command == "train" else set())
+        }
     assert wanted == ARRIVES
 
 
@@ -891,7 +883,7 @@ def test_every_option_can_be_given_to_train(name):
     argv = [name, "--data", config.data, "--preset", config.preset]
     for section, own in values.items():
         argv += as_arguments(own, options_of(getattr(config, section)))
-    found = options.parse(options.TrainOptions, argv, "train", commands._preset(argv))
+    found = options.parse(train_command.TrainOptions, argv, "train", train_command._preset(argv))
     for section, own in values.items():
         assert getattr(found, section) == replace(getattr(config, section), **own)
 
