@@ -5,10 +5,13 @@ Those of the convolution are compared with the plain operations: Numba's do not 
 On a machine with a GPU (`make gpu`) the launchers run on it, the emulation's own tests as here.
 """
 
+import faulthandler
 import hashlib
 import importlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -325,6 +328,12 @@ extern "C" __global__ void behind_dynamic(float* y, int i) {
 
 extern "C" __global__ void behind_array(float* y, int i) { y[(int)threadIdx.x + i] = 1; }
 
+extern "C" __global__ void from_behind(const float* x, float* y, int i) {
+    y[threadIdx.x] = 1 + x[(int)threadIdx.x + i];
+}
+
+extern "C" __global__ void at_an_address(long long address) { *(int*)address = 1; }
+
 extern "C" __global__ void parameters(float* y, float a, double b, int c, long long d,
                                       const bool* e) {
     y[threadIdx.x] = a + b + c + d + (e ? e[0] : 0);
@@ -445,9 +454,41 @@ def test_what_lies_outside_is_caught(kernel):
         kernel("behind_dynamic")(
             (1,), (32,), (np.zeros(32, np.float32), np.int32(1)), shared_mem=128
         )
-    for i in (1, -1):
-        with pytest.raises(LaunchError, match="argument 0: written outside of the array"):
+    for i, what in (
+        (1, r"thread \(31, 0, 0\) reads or writes outside of the array, 0 bytes behind its end"),
+        (-1, "written outside of the array"),
+    ):
+        with pytest.raises(LaunchError, match=f"argument 0: {what}"):
             one_array(kernel, "behind_array", np.int32(i))
+
+
+def test_reading_outside_is_caught_and_the_argument_named(kernel):
+    launch, y = kernel("from_behind"), np.zeros(32, np.float32)
+    for n in (32, 33, 1024, 5000):  # those of whole pages, too
+        x = np.arange(n, dtype=np.float32)
+        launch((1,), (32,), (x, y, np.int32(n - 32)))
+        assert y.tolist() == (x[-32:] + 1).tolist()
+        for i, where in (
+            (n - 31, "0 bytes behind its end"),
+            (n + 10_000, f"{4 * 10_000} bytes behind its end"),
+            (-1, "4 bytes before its beginning"),
+            (-10_000, f"{4 * 10_000} bytes before its beginning"),
+        ):
+            with pytest.raises(LaunchError, match=f"from_behind, .*: argument 0: .*, {where}"):
+                launch((1,), (32,), (x, y, np.int32(i)))
+    with pytest.raises(LaunchError, match="argument 1: .* 0 bytes behind its end"):
+        launch((1,), (32,), (x, np.zeros(0, np.float32), np.int32(0)))
+    with pytest.raises(LaunchError, match="argument 0: .* 4 bytes behind its end"):  # null
+        launch((1,), (32,), (None, y, np.int32(1)))
+
+
+def test_a_fault_that_is_no_arrays_ends_the_process_as_ever(kernel):
+    child = os.fork()
+    if not child:
+        faulthandler.disable()
+        kernel("at_an_address")((1,), (1,), (8,))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGSEGV
 
 
 def test_arguments_that_a_gpu_would_misread_are_caught(kernel):
