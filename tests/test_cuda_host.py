@@ -118,6 +118,8 @@ LAUNCHES = {
 }
 SIZES = [(0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 1, 1), (31, 33, 5), (33, 1, 65), (65, 64, 17)]
 SIZES += [(1, 257, 3), (257, 2, 33)]
+# whole tiles, blocks and warps, and nothing else: 64 rows or columns, 16 numbers at a time
+SIZES += [(64, 64, 16), (128, 64, 64), (8, 128, 32)]
 
 
 def launched(stem, dtype, rng, sizes, cupy):
@@ -173,6 +175,28 @@ def test_more_rows_than_a_grid_is_high(rng):
     with fakecupy.install() as cupy:
         got = cupy.asnumpy(sqeuclidean(cupy.asarray(x), cupy.asarray(y)))
     np.testing.assert_allclose(got[:, 0], np.square(x - y).sum(axis=1), rtol=1e-12)
+
+
+def test_more_than_a_kernel_counts_in_32_bits_is_refused():
+    """The launchers' own checks, before there is an array so large."""
+    from scratchmeta.kernels import conv, norm_pool
+
+    most = 2**31 - 64
+    with fakecupy.install() as cupy:
+        x = cupy.zeros(1, np.float32)
+        for n, (height, width, c), (out_h, out_w), f in (
+            (most // 2**10, (2**5, 2**5, 1), (1, 1), 1),
+            (most // 2**10, (1, 1, 1), (2**5, 2**5), 1),
+            (1, (1, 1, most // 9 + 1), (1, 1), 1),
+            (1, (1, 1, 1), (1, 1), most // 9 + 1),
+        ):
+            geometry = height, width, c, 3, 3, 1, 0, 0, out_h, out_w
+            with pytest.raises(ValueError, match=r"conv2d: wanted fewer than 2³¹ pixels .*, got "):
+                conv._launch("conv2d", 1, (x, x, x), 0, n + 1, geometry, f)
+        with pytest.raises(
+            ValueError, match=r"fewer than 2³¹ numbers in a row .*got 65536 x 32768"
+        ):
+            norm_pool._elementwise("forward", (1, 1, 2**16, 2**15), 1, x)
 
 
 def spelled_out(stem):
@@ -476,9 +500,9 @@ def test_reading_outside_is_caught_and_the_argument_named(kernel):
         ):
             with pytest.raises(LaunchError, match=f"from_behind, .*: argument 0: .*, {where}"):
                 launch((1,), (32,), (x, y, np.int32(i)))
-    with pytest.raises(LaunchError, match="argument 1: .* 0 bytes behind its end"):
+    with pytest.raises(LaunchError, match=r"argument 1: .* 0 bytes behind its end"):
         launch((1,), (32,), (x, np.zeros(0, np.float32), np.int32(0)))
-    with pytest.raises(LaunchError, match="argument 0: .* 4 bytes behind its end"):  # null
+    with pytest.raises(LaunchError, match=r"argument 0: .* 4 bytes behind its end"):  # null
         launch((1,), (32,), (None, y, np.int32(1)))
 
 
