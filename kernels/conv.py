@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 from numba.extending import register_jitable
 
+from .compiling import kernel
 from .product import ROWS, add_product, lanes, product
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 STRIP = 12 * ROWS  # windows that are worked on together
 _PARTS = 32  # of a weight's gradient, at most; not the number of threads, which is not to matter

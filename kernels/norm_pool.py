@@ -29,8 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .compiling import kernel
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 
 @kernel

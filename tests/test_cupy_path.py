@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import backend, ops, training, tree
+from scratchmeta import backend, ops, tree
 from scratchmeta.backend import BackendError
-from scratchmeta.cli import main
 from scratchmeta.core import Tensor
 from scratchmeta.episodes import Episode
+from scratchmeta.run import training
+from scratchmeta.run.cli import main
 
 # --- the stand-in refuses what CuPy refuses -------------------------------------------------------
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from kernel_tools import LAYOUTS, RTOL, assert_close, three_threads
 
 from scratchmeta import backend, ops
-from scratchmeta.gradcheck import gradcheck
 from scratchmeta.kernels import conv
+from scratchmeta.verify.gradcheck import gradcheck
 
 
 @pytest.fixture(scope="module")
