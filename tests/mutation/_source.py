@@ -81,6 +81,18 @@ class Mutant:
     def __str__(self) -> str:
         return f"{self.module}:{self.line} {self.name}: {self.before}  ->  {self.after}"
 
+    def put(self) -> None:
+        """In its module's place, for this process."""
+        unchanged = SourceFileLoader.get_code
+
+        def get_code(loader, name):
+            if name != self.module:
+                return unchanged(loader, name)
+            tree = ast.fix_missing_locations(copy.deepcopy(self.tree))
+            return compile(tree, loader.path, "exec")
+
+        SourceFileLoader.get_code = get_code
+
 
 @dataclass(frozen=True)
 class Source:
@@ -267,15 +279,7 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
         if name.partition(".")[0] in own | {"scratchmeta"}:
             del sys.modules[name]
     if mutant is not None:
-        unchanged = SourceFileLoader.get_code
-
-        def get_code(loader, name):
-            if name != mutant.module:
-                return unchanged(loader, name)
-            tree = ast.fix_missing_locations(copy.deepcopy(mutant.tree))
-            return compile(tree, loader.path, "exec")
-
-        SourceFileLoader.get_code = get_code
+        mutant.put()
     os.chdir(REPOSITORY)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     with contextlib.suppress(SystemExit):
