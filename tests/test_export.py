@@ -1,13 +1,18 @@
 """ONNX graphs against our own predictions, run by onnxruntime."""
 
+import sys
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
+import scratchmeta.run
 from scratchmeta import nn, ops
 from scratchmeta.algorithms import (
     MAML,
     BaselineFinetune,
+    BaselineNN,
     FullContext,
     Matching,
     Prototypical,
@@ -18,7 +23,8 @@ from scratchmeta.algorithms.relation import embedding as relation_embedding
 from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
 from scratchmeta.core import Tensor, raw
 from scratchmeta.episodes import Episode
-from scratchmeta.run import export, onnx_graph
+from scratchmeta.run import experiment, export, onnx_graph
+from scratchmeta.run.cli import main
 
 RNG = np.random.default_rng(0)
 
@@ -84,6 +90,7 @@ ALGORITHMS = {
     "prototypical, cityblock": lambda policy: Prototypical(conv4(), "cityblock", policy),
     "matching": lambda policy: Matching(conv4(), 0.1, policy),
     "siamese": lambda policy: Siamese(conv4(), 16, policy),
+    "nearest neighbour": lambda policy: BaselineNN(conv4(), 7, 16, policy),
 }
 
 
@@ -286,3 +293,50 @@ def test_running_statistics_are_wanted():
     params = algorithm.init(np.random.default_rng(0))
     with pytest.raises(ValueError, match="the parameters hold no statistics yet"):
         export.embedding(algorithm, params, (28, 28, 1))
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+QUICK = ["--channels", "8", "--steps", "2", "--validate-every", "2", "--validation-episodes", "2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "proto"
+    assert main(["train", "prototypical", *QUICK, "--out", str(path)]) == 0
+    return path
+
+
+def test_a_run_is_exported(trained, tmp_path, capsys):
+    saved = experiment.saved(trained)
+    e = episode(5, 1, 6)
+    wanted = np.exp(saved.algorithm.predict(saved.params, e))[0]
+    out = tmp_path / "whole.onnx"
+    assert main(["export", str(trained), str(out), "--part", "classifier", "--n-way", "5"]) == 0
+    assert "query (n_query, 28, 28, 1)\nprobabilities (n_query, 5)" in capsys.readouterr().out
+    np.testing.assert_allclose(run_classifier(onnx.load(out), e), wanted, atol=1e-5)
+    assert main(["export", str(trained), str(out)]) == 0
+    assert run(onnx.load(out), images=e.query_x[0]).shape == (6, 8)
+    assert [file.name for file in tmp_path.iterdir()] == ["whole.onnx"]
+
+
+def test_what_the_command_refuses(trained, tmp_path, capsys, monkeypatch):
+    def refused(*argv):
+        assert main(["export", *map(str, argv)]) == 2
+        return capsys.readouterr().err
+
+    out = tmp_path / "x.onnx"
+    assert "n_way: goes with --part classifier" in refused(trained, out, "--n-way", "3")
+    assert "n_way: wanted at least 1, got 0" in refused(trained, out, "--n-way", "0")
+    assert "none/x.onnx: its folder does not exist" in refused(
+        trained, tmp_path / "none" / "x.onnx"
+    )
+    maml = tmp_path / "maml"
+    assert main(["train", "maml", *QUICK, "--out", str(maml)]) == 0
+    assert "got MAML: what an episode changes in a network, by gradients" in refused(maml, out)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for module in ("export", "onnx_graph"):
+        monkeypatch.delitem(sys.modules, f"scratchmeta.run.{module}")
+        monkeypatch.delattr(scratchmeta.run, module)
+    assert "onnx is not installed: pip install 'scratchmeta[onnx]'" in refused(trained, out)
+    assert not out.exists()

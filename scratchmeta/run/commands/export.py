@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from scratchmeta.run import experiment
+from scratchmeta.run.checkpoint import write_atomically
 from scratchmeta.run.options import Folder, UsageError, at_least, parse
 
 
@@ -46,13 +47,14 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"{options.out}: its folder does not exist")
     write = exporting()
     run = experiment.saved(options.run, options.checkpoint, options.data_dir)
-    shape = run.splits.test.image_shape
+    if (shape := getattr(run.splits.test, "image_shape", None)) is None:
+        raise UsageError(f"{options.run}: export wants a run on images, not {run.splits.test}")
     if options.part == "embedding":
         model = write.embedding(run.algorithm, run.params, shape)
     else:
         n_way = options.n_way or run.config.training.test_shape[0]
         model = write.classifier(run.algorithm, run.params, shape, n_way, options.k_shot)
-    options.out.write_bytes(model.SerializeToString())
+    write_atomically(options.out, model.SerializeToString())
     for value in (*model.graph.input, *model.graph.output):
         dimensions = (d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
         print(f"{value.name} ({', '.join(dimensions)})")
