@@ -169,12 +169,14 @@ def _bank(w):
 def _launch(name, blocks, arrays, step, n, geometry, f):
     """The CUDA kernel `name` for stacks of n images; `step` is its 64-bit argument.
 
-    Raises ValueError for a stack that has more places than it counts.
+    Raises ValueError for a stack, or for filters, with more places than it counts.
     """
     height, width, c, kh, kw, stride, top, left, out_h, out_w = geometry
-    if max(n * height * width, n * out_h * out_w) >= 2**31 - _CUDA_TILE:
+    places, depth = n * max(height * width, out_h * out_w), kh * kw * max(c, f)
+    if max(places, depth) >= 2**31 - _CUDA_TILE:
         raise ValueError(
-            f"{name}: wanted fewer than 2³¹ pixels in a stack of images, got {n} images"
+            f"{name}: wanted fewer than 2³¹ pixels in a stack of images and numbers in a filter, "
+            f"got {places} and {depth}"
         )
     sizes = np.array((n, height, width, c, kh, kw, f, stride, top, left, out_h, out_w), np.int32)
     _cuda(name, arrays[0].dtype)((blocks,), (16, 16), (*arrays, step, *sizes))
