@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -534,6 +535,69 @@ def contents_of(folder):
     return [(Path(folder) / name).read_bytes() for name in names]
 
 
+# --- readers that go away, streams that are closed, disks that are full ---------------------------
+
+
+def shell(line):
+    """What a line of bash prints, and the statuses of its first pipe's commands."""
+    line = line.replace("scratchmeta", f"{sys.executable} -m scratchmeta")
+    script = f'{line}; echo "status ${{PIPESTATUS[*]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert "Traceback" not in done.stderr
+    *text, statuses = done.stdout.splitlines()
+    return text, done.stderr.splitlines(), statuses
+
+
+def test_training_goes_on_when_nobody_reads_its_progress(tmp_path):
+    """`2>&1 | head -c1`: the reader is gone after a byte, or before."""
+    waves = shlex.join(WAVES)
+    for reader in ("head -c1", "true"):
+        _, _, statuses = shell(f"scratchmeta {waves} --out run --overwrite 2>&1 | {reader}")
+        assert statuses == "status 141 0"  # as of what SIGPIPE ends: not all was read
+        assert [line["step"] for line in Run.open("run").history()][-1] == 6
+    assert main([*WAVES, "--out", "w"]) == 0
+    assert contents_of("run") == contents_of("w")
+
+
+def test_ctrl_c_that_ends_the_reader_too_leaves_a_checkpoint(started):
+    process = started(*LONG)
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    steps = [line["step"] for line in Run.open("killed").history()]
+    assert main(["train", "--resume", "killed", "--steps", str(max(steps) + 1)]) == 0
+
+
+def test_with_standard_error_closed_all_goes_on_and_no_file_gets_what_is_meant_for_it():
+    waves = shlex.join(WAVES)
+    text, _, statuses = shell(f"scratchmeta {waves} --out run 2>&-")
+    assert (text[0], statuses) == (
+        "trained maml on sinusoids for 6 steps, saved in run",
+        "status 0",
+    )
+    assert (Path("run") / ".lock").read_bytes() == b""
+    text, _, statuses = shell("scratchmeta evaluate run --episodes 5 2>&-")
+    assert re.match("maml on sinusoids, .* 5 test episodes", text[0])
+    assert statuses == "status 0"
+
+
+def test_help_that_nobody_reads_is_no_traceback():
+    assert shell("scratchmeta --help | true") == ([], [], "status 141 0")
+
+
+def test_a_full_disk_behind_standard_output_is_named():
+    said = ["scratchmeta: error: standard output: No space left on device"]
+    assert shell("scratchmeta --version > /dev/full") == ([], said, "status 2")
+    assert shell("scratchmeta list > /dev/full") == ([], said, "status 2")
+
+
+def test_a_warning_is_one_line(run, capsys):
+    (run / "metrics.jsonl").unlink()
+    assert main(["train", "--resume", "run", "--steps", "7"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("scratchmeta: warning: run/metrics.jsonl: wanted the losses of steps")
+
+
 # --- one line for whatever is wrong ---------------------------------------------------------------
 
 
@@ -607,6 +671,18 @@ def test_only_test_episodes_are_drawn(number, run, capsys):
     error = refused(capsys, "plot", "run", "--episode", str(number))
     assert error == f"episode: wanted 0 to {2**63 - 1}, got {number}"
     assert not (run / "episode.png").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("--resume", ""), ("--resume=",), ("--out", ""), ("--out=",), ("--data-dir", "")],
+)
+def test_an_empty_path_is_not_the_folder_one_is_in(argv, run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    before = contents(run)
+    assert refused(capsys, *WAVES, *argv) == f"{argv[0].rstrip('=')}: wanted a value, got ''"
+    assert refused(capsys, "evaluate", "") == "evaluate: wanted a value, got ''"
+    assert contents(run) == before
 
 
 def test_a_folder_that_is_no_run_is_neither_to_be_resumed_nor_overwritten(capsys, tmp_path):
