@@ -7,20 +7,20 @@ comparison, a condition; a term, a factor, a call or a statement left out.
 
 import ast
 import contextlib
-import copy
-import importlib
+import fnmatch
+import importlib.util
 import os
+import pathlib
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
 
-from mutation import Equivalent, expressions, parent, replaced, statement
+from mutation import Equivalent, Path, expressions, parent, replaced, statement
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds, after which a mutant that has not ended is taken for killed
 
 # What can be taken for one another, as names, attributes or keys.
@@ -75,7 +75,9 @@ class Mutant:
     line: int
     before: str
     after: str
-    tree: ast.Module
+    root: ast.Module  # as it is
+    path: Path  # to the definition that
+    changed: ast.AST  # takes its place
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line} {self.name}: {self.before}  ->  {self.after}"
@@ -85,8 +87,8 @@ class Mutant:
 class Source:
     """A subject: parts of modules, and the tests that are to find mistakes in them.
 
-    `parts` are names of modules, or of what is defined in one: scratchmeta.nn, or
-    scratchmeta.nn:Conv2d.init. `tests` are run one after another, the quickest first, as pytest is
+    `parts` are names of modules, or patterns of what is defined in one: scratchmeta.nn, or
+    scratchmeta.nn:*.init. `tests` are run one after another, the quickest first, as pytest is
     told them, until one fails.
     """
 
@@ -112,16 +114,18 @@ class Source:
 
 def _mutants(part: str) -> Iterator[Mutant]:
     module, _, inside = part.partition(":")
-    spec = importlib.util.find_spec(module)
-    root = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    source = importlib.util.find_spec(module).origin
+    root = ast.parse(pathlib.Path(source).read_text(encoding="utf-8"))
     short = module.removeprefix("scratchmeta.")
     for path, name in _definitions(root, inside):
         within = _at(root, path)
         for inner, node, replacement in _changes(within):
-            changed = replaced(root, (*path, *inner), replacement)
-            before, after = (statement(t, (*path, *inner)) for t in (root, changed))
+            changed = replaced(within, inner, replacement)
+            before, after = (statement(definition, inner) for definition in (within, changed))
             if before != after:
-                yield Mutant(module, f"{short}.{name}", node.lineno, before, after, changed)
+                yield Mutant(
+                    module, f"{short}.{name}", node.lineno, before, after, root, path, changed
+                )
 
 
 def _definitions(root: ast.Module, inside: str) -> Iterator[tuple[tuple, str]]:
@@ -137,7 +141,7 @@ def _definitions(root: ast.Module, inside: str) -> Iterator[tuple[tuple, str]]:
             elif (
                 isinstance(child, ast.FunctionDef | ast.Assign | ast.AnnAssign)
                 and not (name or "").startswith("__repr")
-                and (named == inside or named.startswith(f"{inside}.") or not inside)
+                and fnmatch.fnmatchcase(named, inside or "*")
             ):
                 yield at, named or "module"
 
@@ -154,8 +158,6 @@ def _changes(root: ast.AST) -> Iterator[tuple[tuple, ast.AST, ast.AST]]:
     """(path, what is there, what a slip could have put there) for all that is in a definition."""
     for path, node in expressions(root):
         above = parent(root, path)
-        if isinstance(above, ast.JoinedStr | ast.FormattedValue):
-            continue  # a text
         for replacement in _mistakes(node):
             yield path, node, replacement
         if isinstance(above, ast.If | ast.IfExp | ast.While) and path[-1][0] == "test":
@@ -174,6 +176,7 @@ def _statements(root: ast.AST) -> Iterator[tuple[tuple, ast.stmt]]:
                     return
                 at = (*path, (field, i))
                 call = isinstance(child, ast.Expr) and isinstance(child.value, ast.Call)
+                call = call and getattr(child.value.func, "id", "") != "print"
                 set_ = isinstance(child, ast.Assign) and not isinstance(child.targets[0], ast.Name)
                 if call or set_ or isinstance(child, ast.AugAssign | ast.Continue | ast.Break):
                     yield at, child
@@ -271,10 +274,11 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
         def get_code(loader, name):
             if name != mutant.module:
                 return unchanged(loader, name)
-            tree = ast.fix_missing_locations(copy.deepcopy(mutant.tree))
-            return compile(tree, loader.path, "exec")
+            tree = replaced(mutant.root, mutant.path, mutant.changed)
+            return compile(ast.fix_missing_locations(tree), loader.path, "exec")
 
         SourceFileLoader.get_code = get_code
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script began this
     os.chdir(REPOSITORY)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     with contextlib.suppress(SystemExit):
