@@ -45,7 +45,19 @@ ALIKE = [
 # An attribute of one of these is an option.
 OPTIONS = {"options", "settings", "training", "method", "network", "dataset"}
 # Calls that change where an array lies, or how a text reads.
-FORMS = {"to_backend", "to_numpy", "raw", "tuple", "list", "str", "int", "float", "repr", "type"}
+FORMS = {
+    "to_backend",
+    "to_numpy",
+    "asarray",
+    "raw",
+    "tuple",
+    "list",
+    "str",
+    "int",
+    "float",
+    "repr",
+    "type",
+}
 SWAPPED = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -81,6 +93,18 @@ class Mutant:
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line} {self.name}: {self.before}  ->  {self.after}"
+
+    def put(self) -> None:
+        """In its module's place, for this process."""
+        unchanged = SourceFileLoader.get_code
+
+        def get_code(loader, name):
+            if name != self.module:
+                return unchanged(loader, name)
+            tree = replaced(self.root, self.path, self.changed)
+            return compile(ast.fix_missing_locations(tree), loader.path, "exec")
+
+        SourceFileLoader.get_code = get_code
 
 
 @dataclass(frozen=True)
@@ -269,15 +293,7 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
         if name.partition(".")[0] in own | {"scratchmeta"}:
             del sys.modules[name]
     if mutant is not None:
-        unchanged = SourceFileLoader.get_code
-
-        def get_code(loader, name):
-            if name != mutant.module:
-                return unchanged(loader, name)
-            tree = replaced(mutant.root, mutant.path, mutant.changed)
-            return compile(ast.fix_missing_locations(tree), loader.path, "exec")
-
-        SourceFileLoader.get_code = get_code
+        mutant.put()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script began this
     os.chdir(REPOSITORY)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
