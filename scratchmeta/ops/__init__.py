@@ -13,6 +13,7 @@ from scratchmeta.ops.accelerated import (
     norm_relu_pool,
     pairwise_distance,
 )
+from scratchmeta.ops.composite import composite
 from scratchmeta.ops.conv import (
     avg_pool2d,
     conv2d,
@@ -164,6 +165,21 @@ __all__ = [
     "where",
 ]
 
+for _name in __all__:
+    if not hasattr(_op := globals()[_name], "rules"):  # no primitive
+        globals()[_name] = composite(_op)
+
+# NumPy's attributes for which an operation has another name
+_SPELLED = {"T": "transpose", "mT": "matrix_transpose", "dot": "matmul", "swapaxes": "moveaxis"}
+
+
+def _no_attribute(x, name):
+    """What x.sum or x.T leads to: the error says what to write."""
+    op = _SPELLED.get(name, name)
+    hint = f": write ops.{op}(x, ...), of scratchmeta.ops" if op in __all__ else ""
+    raise AttributeError(f"a Tensor has no {name!r}{hint}", name=name)
+
+
 for _name, _operation in {
     "add": add,
     "sub": subtract,
@@ -178,6 +194,7 @@ for _name, _operation in {
     "__neg__": negative,
     "__abs__": abs,
     "__getitem__": getitem,
+    "__getattr__": _no_attribute,
     "astype": astype,
     "__lt__": lambda a, b: raw(a) < raw(b),
     "__le__": lambda a, b: raw(a) <= raw(b),
