@@ -1,0 +1,26 @@
+"""docs/extending.md: its Python runs as it stands, where what it imports is installed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_there_is_something_of_everything():
+    assert len(BLOCKS) == 7
+    page = "\n".join(BLOCKS)
+    for what in ("vjp=", "sm.graph", "sm.primitive", "sm.fused", "import torch", "import jax"):
+        assert what in page
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: re.search(r"def (\w+)|y =", block)[0])
+def test_the_examples_run(block, capsys):
+    for other in re.findall(r"^import (torch|jax)$", block, re.MULTILINE):
+        pytest.importorskip(other)
+    names: dict = {}
+    exec(block, names)
+    printed = capsys.readouterr().out
+    assert re.search(r"order [123]  directions" if "gradcheck" in block else "<- result", printed)
