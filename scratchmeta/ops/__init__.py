@@ -4,6 +4,8 @@ Each works on raw arrays (returning raw arrays) and on Tensors alike. Names are 
 array API where it has one, else NumPy's, else the field's.
 """
 
+from typing import Any
+
 from scratchmeta.core import Tensor, raw
 from scratchmeta.ops.accelerated import (
     attention,
@@ -190,7 +192,7 @@ for _name, _operation in {
 }.items():
     setattr(Tensor, f"__{_name}__", _operation)
     setattr(Tensor, f"__r{_name}__", lambda a, b, f=_operation: f(b, a))
-for _name, _operation in {
+_others: dict[str, Any] = {
     "__neg__": negative,
     "__abs__": abs,
     "__getitem__": getitem,
@@ -203,5 +205,6 @@ for _name, _operation in {
     "__eq__": lambda a, b: raw(a) == raw(b),
     "__ne__": lambda a, b: raw(a) != raw(b),
     "__hash__": object.__hash__,
-}.items():
+}
+for _name, _operation in _others.items():
     setattr(Tensor, _name, _operation)

@@ -3,11 +3,12 @@
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
-from scratchmeta.core import explain
+from scratchmeta.core import P, R, explain
 
 
-def composite(f: Callable) -> Callable:
+def composite(f: Callable[P, R]) -> Callable[P, R]:
     """f; OperationError, not AttributeError or TypeError, for a list in an array's place."""
     names = list(inspect.signature(f).parameters)
 
@@ -18,5 +19,6 @@ def composite(f: Callable) -> Callable:
         except (AttributeError, TypeError) as error:
             raise explain(op, args, kwargs, error) from error
 
-    op.names = names
-    return op
+    made: Any = op
+    made.names = names
+    return made
