@@ -36,9 +36,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .compiling import kernel
 from .elementary import sigmoid, tanh
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 _OPERATIONS = 16  # for each of the H units of a row: what `run` counts
 _THREADS = 256  # in a CUDA block, one for a unit of a row

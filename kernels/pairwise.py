@@ -30,9 +30,10 @@ from pathlib import Path
 import numpy as np
 from numba.extending import register_jitable
 
+from .compiling import FASTMATH, kernel
 from .product import ROWS, differences, lanes, squares
 from .runtime import CudaSource, dense, module_of, padded
-from .threads import FASTMATH, count, kernel, run
+from .threads import count, run
 from .unit import unit, unit_backward
 
 _BLOCK = 64  # rows of x in a task

@@ -7,9 +7,9 @@ ops/fused -> kernels/pairwise.
 
 from scratchmeta import algorithms, backend, data, episodes, losses, nn, ops, optim, tree
 from scratchmeta.core import Tensor, grad, hvp, no_grad, stop_gradient, value_and_grad, vjp
-from scratchmeta.evaluation import evaluate
-from scratchmeta.gradcheck import GradientError, NonSmoothPoint, gradcheck
-from scratchmeta.training import train
+from scratchmeta.run.evaluation import evaluate
+from scratchmeta.run.training import train
+from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, gradcheck
 
 __version__ = "0.1.0"
 

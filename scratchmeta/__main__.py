@@ -2,6 +2,6 @@
 
 import sys
 
-from scratchmeta.cli import main
+from scratchmeta.run.cli import main
 
 sys.exit(main())

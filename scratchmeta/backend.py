@@ -170,6 +170,16 @@ def add_rows(x: Array) -> Array:
     return x.sum(axis=-2)
 
 
+def solve(a: Array, b: Array) -> Array:
+    """x of a x = b for matrices (..., n, n) and (..., n, k), whose leading axes broadcast.
+
+    CuPy's own wants them alike.
+    """
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (broadcast_to(m, (*lead, *m.shape[-2:])) for m in (a, b))
+    return xp(a).linalg.solve(a, b)
+
+
 def synchronize() -> None:
     """Waits until the device has finished what it was given; NumPy always has."""
     if _name == "cupy":

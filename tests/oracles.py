@@ -205,6 +205,29 @@ def project(x, w, b=None):
     return out
 
 
+def determinant(a):
+    """By the definition: a sum over all permutations."""
+    n, total = len(a), 0.0
+    for p in itertools.permutations(range(n)):
+        inversions = sum(p[i] > p[j] for j in range(n) for i in range(j))
+        total += (-1) ** inversions * math.prod(float(a[i, p[i]]) for i in range(n))
+    return total
+
+
+def solve(a, b):
+    """By Cramer's rule: the determinants with a column of b in the place of a column of a."""
+    columns = b if b.ndim > 1 else b[:, None]
+    lead = np.broadcast_shapes(a.shape[:-2], columns.shape[:-2])
+    a = np.broadcast_to(a, (*lead, *a.shape[-2:]))
+    columns = np.broadcast_to(columns, (*lead, *columns.shape[-2:]))
+    x = np.empty(columns.shape)
+    for *place, i, k in every(x.shape):
+        replaced = a[tuple(place)].copy()
+        replaced[:, i] = columns[(*place, slice(None), k)]
+        x[(*place, i, k)] = determinant(replaced) / determinant(a[tuple(place)])
+    return x if b.ndim > 1 else x[..., 0]
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 
@@ -582,6 +605,7 @@ ORACLES = {
     "roll": np.roll,
     "matmul": matmul,
     "times_transposed": lambda a, b: matmul(a, np.swapaxes(b, -1, -2)),
+    "solve": solve,
     "transposed_times": lambda a, b: matmul(np.swapaxes(a, -1, -2), b),
     "project": project,
     "affine": project,

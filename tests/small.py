@@ -25,8 +25,10 @@ from scratchmeta.algorithms import (
     Siamese,
     ZeroShot,
 )
-from scratchmeta.cases import bits, described, float64, images, slow_and_fast
 from scratchmeta.episodes import Episode
+from scratchmeta.verify.cases.algorithms import slow_and_fast
+from scratchmeta.verify.cases.episodes import bits, described, images
+from scratchmeta.verify.cases.numbers import float64
 
 
 def _with_images(algorithm, rng, **sizes):

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import data, experiment, losses, nn, ops, optim, presets, tree
+from scratchmeta import data, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import BaselineFinetune, BaselineNN
-from scratchmeta.cases import float64, images
 from scratchmeta.core import value_and_grad
 from scratchmeta.data.images import Numbered
 from scratchmeta.episodes import sample
+from scratchmeta.run import experiment, presets
+from scratchmeta.verify.cases.episodes import images
+from scratchmeta.verify.cases.numbers import float64
 
 NAMES = ("baseline-nn", "baseline-finetune")
 NETWORK = nn.MLP([4, 5, 3], activation=ops.tanh, batch_norm=True)

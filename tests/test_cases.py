@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from oracles import ORACLES
 from small import INSTANCES
 
-from scratchmeta import backend, cases, core, losses, nn, ops, optim, tree
+from scratchmeta import backend, core, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import REGISTRY
-from scratchmeta.cases import CASES, UnknownCase, call
 from scratchmeta.core import Tensor
-from scratchmeta.gradcheck import GradientError, compare_float32, gradcheck
 from scratchmeta.ops.linalg import project
+from scratchmeta.verify import cases
+from scratchmeta.verify.cases import CASES, UnknownCase, call, numbers
+from scratchmeta.verify.gradcheck import GradientError, compare_float32, gradcheck
 
 ALL = list(CASES)
 WITH_VALUES = [c.name for c in CASES.values() if c.kind != "algorithm"]
@@ -286,6 +287,9 @@ ZERO_SIZE = {
     "matmul of no stack": call(ops.matmul, np.zeros((0, 2, 3)), np.ones((3, 2))),
     "project without rows": call(project, np.zeros((2, 0, 3)), np.ones((2, 3, 4))),
     "einsum": call(ops.einsum, "nd,md->nm", np.zeros((0, 3)), np.ones((2, 3))),
+    "solve for nothing": call(ops.solve, np.eye(3), np.zeros((3, 0))),
+    "solve without unknowns": call(ops.solve, np.zeros((2, 0, 0)), np.zeros((0, 3))),
+    "solve of no stack": call(ops.solve, np.zeros((0, 2, 2)), np.ones((2, 3))),
     "concat": call(ops.concat, [np.zeros((0, 3)), np.ones((1, 3))]),
     "split": call(ops.split, np.ones((2, 3)), parts=[3, 0]),
     "getitem": call(ops.getitem, np.ones((2, 3)), index=slice(0, 0)),
@@ -332,7 +336,7 @@ def test_zero_size(what):
 
 
 def _tasks(*shapes):
-    return lambda rng: tuple(cases.normal(rng, 3, *shape) for shape in shapes)
+    return lambda rng: tuple(numbers.normal(rng, 3, *shape) for shape in shapes)
 
 
 # op -> inputs for three tasks; the op on all of them at once is the op on each
@@ -340,6 +344,7 @@ LEADING = {
     "matmul": (ops.matmul, _tasks((2, 4), (4, 3))),
     "project": (project, _tasks((2, 4), (4, 3), (3,))),
     "einsum": (lambda a, b: ops.einsum("...nd,...md->...nm", a, b), _tasks((2, 4), (3, 4))),
+    "solve": (ops.solve, _tasks((3, 3), (3, 2))),
     "conv2d": (ops.conv2d, _tasks((2, 4, 5, 2), (3, 3, 2, 2))),
     "max_pool2d": (ops.max_pool2d, _tasks((2, 4, 5, 2))),
     "avg_pool2d": (ops.avg_pool2d, _tasks((2, 4, 5, 2))),
@@ -389,7 +394,7 @@ def test_layers_take_parameters_of_each_task(rng):
         "lstm": (nn.LSTM(3, 2), (4, 3)),
     }
     for layer, shape in layers.values():
-        params = cases.float64(layer.init(rng), rng)
+        params = numbers.float64(layer.init(rng), rng)
         copied = tree.map(lambda p: np.broadcast_to(p, (2, *p.shape)), params)
         x = rng.standard_normal((2, *shape))
         close(layer(copied, x), layer(params, x))
@@ -508,15 +513,15 @@ SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
 LAYOUTS = st.sampled_from([lambda x: x, strided, column_major])
 ELEMENTWISE = {
-    "exp": cases.normal,
-    "tanh": cases.normal,
-    "sigmoid": cases.normal,
-    "log": cases.positive,
-    "sqrt": cases.positive,
-    "relu": cases.away_from_zero,
-    "abs": cases.away_from_zero,
-    "square": cases.normal,
-    "softplus": cases.normal,
+    "exp": numbers.normal,
+    "tanh": numbers.normal,
+    "sigmoid": numbers.normal,
+    "log": numbers.positive,
+    "sqrt": numbers.positive,
+    "relu": numbers.away_from_zero,
+    "abs": numbers.away_from_zero,
+    "square": numbers.normal,
+    "softplus": numbers.normal,
 }
 
 
@@ -541,7 +546,7 @@ def test_elementwise(name, shape, layout, seed):
 def test_broadcasting_is_explicit_tiling(name, shapes, layout, seed):
     """op(a, b) is op of copies made first; a's gradient is the sum of its copies' gradients."""
     rng = np.random.default_rng(seed)
-    a, b = (layout(cases.positive(rng, *shape)) for shape in shapes.input_shapes)
+    a, b = (layout(numbers.positive(rng, *shape)) for shape in shapes.input_shapes)
     op = getattr(ops, name)
     verify(op, ORACLES[name], a, b)
     tiled = [np.array(np.broadcast_to(x, shapes.result_shape)) for x in (a, b)]
@@ -566,7 +571,7 @@ def arrays_and_axes(draw):
 )
 def test_reductions(name, drawn, layout, seed):
     shape, axis, keepdims = drawn
-    x = layout(cases.distinct(np.random.default_rng(seed), *shape))
+    x = layout(numbers.distinct(np.random.default_rng(seed), *shape))
     settings = {"axis": axis, "keepdims": keepdims}
     verify(lambda x: getattr(ops, name)(x, **settings), lambda x: ORACLES[name](x, **settings), x)
 
@@ -580,7 +585,7 @@ def test_reductions(name, drawn, layout, seed):
 )
 def test_along_an_axis(name, shape, layout, seed, data):
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
-    x = layout(cases.away_from_zero(np.random.default_rng(seed), *shape))
+    x = layout(numbers.away_from_zero(np.random.default_rng(seed), *shape))
     verify(lambda x: getattr(ops, name)(x, axis), lambda x: ORACLES[name](x, axis), x)
 
 
@@ -635,6 +640,38 @@ def test_matmul(shapes, layout, seed):
     verify(ops.matmul, np.matmul, a, b)
 
 
+@given(
+    hnp.mutually_broadcastable_shapes(
+        signature="(n,n),(n,k)->(n,k)", max_dims=2, min_side=1, max_side=3
+    ),
+    LAYOUTS,
+    SEEDS,
+)
+def test_solve(shapes, layout, seed):
+    """Cramer's rule; and a x = b, with the gradients of its solution."""
+    rng = np.random.default_rng(seed)
+    a_shape, b_shape = shapes.input_shapes
+    a = layout(numbers.invertible(rng, *a_shape[:-2], n=a_shape[-1]))
+    b = layout(rng.standard_normal(b_shape))
+    verify(ops.solve, ORACLES["solve"], a, b)
+    close(a @ ops.solve(a, b), np.broadcast_to(b, shapes.result_shape))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (np.ones((2, 2)), np.ones((2, 1)), r"solve\(a=float64\(2, 2\), .*: Singular matrix"),
+        (np.ones((2, 3)), np.ones((2, 1)), r"solve\(a=float64\(2, 3\), .*square"),
+        (np.eye(3), np.ones((2, 1)), r"solve\(a=float64\(3, 3\), b=float64\(2, 1\)\)"),
+        (np.ones((2, 3, 3)), np.ones((4, 3, 1)), r"b=float64\(4, 3, 1\)\): shape mismatch"),
+        (np.eye(3), np.ones(2), r"solve\(a=float64\(3, 3\), b=float64\(2, 1\)\)"),
+    ],
+)
+def test_what_solve_cannot_solve(a, b, message):
+    with pytest.raises(core.OperationError, match=message):
+        ops.solve(a, b)
+
+
 @st.composite
 def convolutions(draw):
     lead = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, min_side=1, max_side=2))
@@ -673,7 +710,7 @@ def test_conv2d(drawn, kernels, layout, seed):
     SEEDS,
 )
 def test_pooling(name, lead, sides, size, layout, seed):
-    x = layout(cases.distinct(np.random.default_rng(seed), *lead, 2, *sides, 2))
+    x = layout(numbers.distinct(np.random.default_rng(seed), *lead, 2, *sides, 2))
     verify(lambda x: getattr(ops, name)(x, size), lambda x: ORACLES[name](x, size), x, order=1)
 
 
@@ -684,9 +721,9 @@ SIDES = st.integers(1, 5)
 @given(LEADS, SIDES, SIDES, SIDES, st.booleans(), LAYOUTS, SEEDS)
 def test_distances_and_attention(lead, n, m, d, kernels, layout, seed):
     rng = np.random.default_rng(seed)
-    x, y = (layout(cases.away_from_zero(rng, *lead, k, d)) for k in (n, m))
+    x, y = (layout(numbers.away_from_zero(rng, *lead, k, d)) for k in (n, m))
     values = layout(rng.standard_normal((*lead, m, 2)))
-    apart = cases.distinct(rng, *lead, n + m, d)  # no two coordinates equal: |·| has no kink
+    apart = numbers.distinct(rng, *lead, n + m, d)  # no two coordinates equal: |·| has no kink
     with backend.use_kernels(kernels):
         for metric in ("sqeuclidean", "cosine"):
             verify(
@@ -761,7 +798,7 @@ def test_a_wrong_rule_fails_its_row_and_no_other(monkeypatch):
     results = cases.run(["tanh", "exp"])
     assert [r.passed for r in results] == [False, True]
     assert "gradient check failed: tanh, order 1" in results[0].error
-    assert "inputs: scratchmeta.cases.CASES['tanh'].inputs(0)[0].inputs" in results[0].error
+    assert "inputs: scratchmeta.verify.cases.CASES['tanh'].inputs(0)[0].inputs" in results[0].error
     assert results[0].as_dict()["error"] == results[0].error
     assert cases.summary(results).endswith("1 failed: tanh")
     assert "FAIL tanh\ngradient check failed" in cases.table(results)

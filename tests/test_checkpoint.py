@@ -7,8 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from scratchmeta import checkpoint, tree
-from scratchmeta.checkpoint import CheckpointError, Run, State, load_state, save_state
+from scratchmeta import tree
+from scratchmeta.run import checkpoint
+from scratchmeta.run.checkpoint import CheckpointError, Run, State, load_state, save_state
 
 
 def make_state(step=3):

@@ -15,11 +15,13 @@ import pytest
 from PIL import Image
 from test_data_one_shot_runs import official, zipped
 
-from scratchmeta import __version__, backend, experiment, presets
+from scratchmeta import __version__, backend
 from scratchmeta.algorithms import REGISTRY
-from scratchmeta.checkpoint import Run
-from scratchmeta.cli import main
 from scratchmeta.data import glyphs
+from scratchmeta.kernels import compiling
+from scratchmeta.run import experiment, presets
+from scratchmeta.run.checkpoint import Run
+from scratchmeta.run.cli import main
 
 QUICK = [
     "--tasks",
@@ -40,6 +42,7 @@ WAVES = ["train", "maml", "--data", "sinusoids", *QUICK, "--steps", "6", "--vali
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCRATCHMETA_DATA", raising=False)
+    monkeypatch.setattr(compiling.announcement, "said", True)  # whatever is compiled here
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +76,7 @@ def refused(capsys, *argv):
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
 def test_help_names_every_command(argv, capsys):
-    from scratchmeta.commands import COMMANDS
+    from scratchmeta.run.commands import COMMANDS
 
     assert main(argv) == 0
     text = capsys.readouterr().out
@@ -746,7 +749,7 @@ def test_cupy_where_there_is_none(run, capsys, monkeypatch):
 def test_plot_without_matplotlib_says_what_to_install(run):
     script = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from scratchmeta.cli import main; main(['plot', 'run'])"
+        "from scratchmeta.run.cli import main; main(['plot', 'run'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

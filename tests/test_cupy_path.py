@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import backend, ops, training, tree
+from scratchmeta import backend, ops, tree
 from scratchmeta.backend import BackendError
-from scratchmeta.cli import main
 from scratchmeta.core import Tensor
 from scratchmeta.episodes import Episode
+from scratchmeta.run import training
+from scratchmeta.run.cli import main
 
 # --- the stand-in refuses what CuPy refuses -------------------------------------------------------
 
@@ -104,6 +105,16 @@ def test_what_cupy_does_not_have_the_stand_in_does_not_have(stand_in):
             missing()
     with pytest.raises(NotImplementedError, match=r"no multiply\.at"):
         stand_in.multiply.at(x, 0, x)
+
+
+def test_solve_neither_broadcasts_nor_refuses_singular_matrices(stand_in):
+    a, b = stand_in.asarray(np.eye(2) * 2), stand_in.asarray(np.ones((3, 2, 1)))
+    with pytest.raises(ValueError, match=r"a must have \(\.\.\., M, M\) shape"):
+        stand_in.linalg.solve(a, b)
+    with pytest.raises(np.linalg.LinAlgError, match="square"):
+        stand_in.linalg.solve(b, b)
+    assert stand_in.linalg.solve(a, b[0]).tolist() == [[0.5], [0.5]]
+    assert np.isnan(stand_in.linalg.solve(a * 0, b[0]).get()).all()
 
 
 def test_views_and_copies_are_numpys(stand_in):

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchmeta import episodes, experiment, presets
+from scratchmeta import episodes
 from scratchmeta.data import DataError, Omniglot, omniglot
+from scratchmeta.run import experiment, presets
 
 DATA = Path(os.environ.get("SCRATCHMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL = DATA / "omniglot"
@@ -291,6 +292,19 @@ def test_a_file_that_does_not_belong(root, cache, change, match):
     zipped(root / "images_background.zip", CONTENTS["images_background"] | change)
     refusal(root, match)
     assert not cache.exists()  # nothing doubtful is kept
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "nowhere"])
+def test_a_link_in_a_folder_to_what_is_no_picture(root, cache, target):
+    archive = root / "images_background.zip"
+    with zipfile.ZipFile(archive) as whole:
+        whole.extractall(root)
+    archive.unlink()
+    file = root / first()
+    file.unlink()
+    file.symlink_to(target)
+    refusal(root, f"{file}: (a regular file wanted, got crw|not readable)")
+    assert not cache.exists()
 
 
 def test_a_missing_drawing(root):

@@ -7,14 +7,14 @@ import pytest
 
 from scratchmeta import backend, core, ops, tree
 from scratchmeta.core import Tensor, primitive, pull_back, raw
-from scratchmeta.gradcheck import (
+from scratchmeta.verify.gradcheck import (
     GradientError,
     NonSmoothPoint,
     combine,
     compare_float32,
     gradcheck,
 )
-from scratchmeta.slopes import slope
+from scratchmeta.verify.slopes import slope
 
 
 def caught(f, *inputs, **options):

@@ -7,8 +7,9 @@ import pytest
 
 from scratchmeta import core, data, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import MAML, MetaLSTM
-from scratchmeta.cases import curves, float64, images
 from scratchmeta.episodes import sample
+from scratchmeta.verify.cases.episodes import curves, images
+from scratchmeta.verify.cases.numbers import float64
 
 NETWORK = nn.MLP([4, 5, 2], activation=ops.tanh, batch_norm=True)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import INSTANCES, accuracies
 
-from scratchmeta import experiment, nn, ops, presets, tree
+from scratchmeta import nn, ops, tree
 from scratchmeta.algorithms import (
     FullContext,
     Matching,
@@ -16,8 +16,10 @@ from scratchmeta.algorithms import (
     siamese,
 )
 from scratchmeta.algorithms.relation import class_maps, embedding
-from scratchmeta.cases import float64, images
 from scratchmeta.episodes import Episode
+from scratchmeta.run import experiment, presets
+from scratchmeta.verify.cases.episodes import images
+from scratchmeta.verify.cases.numbers import float64
 
 METRIC_BASED = ("siamese", "matching", "matching-fce", "relation", "prototypical")
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import data, episodes, experiment, optim, presets, training, tree
+from scratchmeta import data, episodes, optim, tree
 from scratchmeta.algorithms import NTM, ntm
-from scratchmeta.cases import float64
-from scratchmeta.cli import main
-from scratchmeta.evaluation import evaluate
+from scratchmeta.run import experiment, presets, training
+from scratchmeta.run.cli import main
+from scratchmeta.run.evaluation import evaluate
+from scratchmeta.verify.cases.numbers import float64
 
 T, HEADS, ROWS, WIDTH = 2, 3, 5, 4
 

@@ -45,7 +45,7 @@ def test_importing_is_quick_and_compiles_nothing():
 
 def test_help_is_quick():
     script = (
-        "import sys, time; t = time.process_time(); from scratchmeta.cli import main;"
+        "import sys, time; t = time.process_time(); from scratchmeta.run.cli import main;"
         "main(['--help']); print(time.process_time() - t, *{'tyro', 'numba'} & set(sys.modules))"
     )
     measured = [in_python(script) for _ in range(3)]
@@ -97,7 +97,7 @@ def test_the_kernels_import_from_the_installed_wheel(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     script = (
-        "import scratchmeta, scratchmeta.kernels, scratchmeta.cli, importlib.resources as r;"
+        "import scratchmeta, scratchmeta.kernels, scratchmeta.run.cli, importlib.resources as r;"
         "print(scratchmeta.__file__, scratchmeta.kernels.__file__);"
         "names = [file.name for file in r.files('scratchmeta.kernels').iterdir()];"
         "print(*(name for name in names if name.endswith('.cu')))"

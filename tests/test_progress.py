@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from scratchmeta import progress
-from scratchmeta.progress import Progress
+from scratchmeta.run import progress
+from scratchmeta.run.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -7,11 +7,11 @@ from small import INSTANCES, reptile_params
 from scratchmeta import data, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import Reptile
 from scratchmeta.algorithms.reptile import shot_by_shot
-from scratchmeta.cases import curves, images
-from scratchmeta.config import Training
 from scratchmeta.core import value_and_grad
 from scratchmeta.episodes import sample
-from scratchmeta.training import train
+from scratchmeta.run.config import Training
+from scratchmeta.run.training import train
+from scratchmeta.verify.cases.episodes import curves, images
 
 NETWORK = nn.MLP([4, 5, 2], activation=ops.tanh, batch_norm=True)
 

@@ -12,11 +12,11 @@ import pytest
 
 from scratchmeta import episodes, losses, nn, tree
 from scratchmeta.algorithms import MAML, Prototypical
-from scratchmeta.checkpoint import CheckpointError, Run
-from scratchmeta.config import Training
 from scratchmeta.data import ImageDataset, Sinusoids
-from scratchmeta.evaluation import TEST, VALIDATION, Evaluation, NearestNeighbour, evaluate
-from scratchmeta.training import Interrupted, NonFiniteError, train
+from scratchmeta.run.checkpoint import CheckpointError, Run
+from scratchmeta.run.config import Training
+from scratchmeta.run.evaluation import TEST, VALIDATION, Evaluation, NearestNeighbour, evaluate
+from scratchmeta.run.training import Interrupted, NonFiniteError, train
 
 WAVES = Training(n_way=1, k_shot=5, n_query=5, tasks=4, steps=6, validate_every=2,
                  validation_episodes=4, lr=0.01)  # fmt: skip
@@ -313,7 +313,7 @@ def test_validations_that_are_no_numbers_are_passed_over(tmp_path, monkeypatch):
     make, dataset, validation, settings = CASES["waves"]
     values = iter([math.nan, math.nan, 2.0, math.nan, 1.0, math.nan, math.nan, math.nan])
     monkeypatch.setattr(
-        "scratchmeta.training._validate",
+        "scratchmeta.run.training._validate",
         lambda *_: Evaluation("mse", next(values), 0.1, 4, 1, 5),
     )
     settings = replace(settings, steps=20, validate_every=1, patience=2)
@@ -483,7 +483,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     algorithm = waves_algorithm()
     params = algorithm.init(np.random.default_rng(0))
     at_once = evaluate(algorithm, params, Sinusoids(), 1, 5, 5, episodes=9)
-    monkeypatch.setattr("scratchmeta.evaluation.CHUNK_VALUES", 50)  # 2 tasks, the last chunk 1
+    monkeypatch.setattr("scratchmeta.run.evaluation.CHUNK_VALUES", 50)  # 2 tasks, the last chunk 1
     in_parts = evaluate(algorithm, params, Sinusoids(), 1, 5, 5, episodes=9)
     assert in_parts.value == pytest.approx(at_once.value, rel=1e-6)
 

@@ -6,9 +6,10 @@ from small import INSTANCES
 
 from scratchmeta import episodes, nn, optim, tree
 from scratchmeta.algorithms import ZeroShot
-from scratchmeta.cases import described, float64, images
 from scratchmeta.data import Described, Glyphs
 from scratchmeta.episodes import Episode
+from scratchmeta.verify.cases.episodes import described, images
+from scratchmeta.verify.cases.numbers import float64
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ from scratchmeta.ops.elementwise import (
     tanh,
     where,
 )
-from scratchmeta.ops.linalg import einsum, matmul, project
+from scratchmeta.ops.linalg import einsum, matmul, project, solve
 from scratchmeta.ops.reduction import (
     cumsum,
     log_softmax,
@@ -146,6 +146,7 @@ __all__ = [
     "sin",
     "softmax",
     "softplus",
+    "solve",
     "split",
     "sqrt",
     "square",

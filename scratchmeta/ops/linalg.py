@@ -1,9 +1,10 @@
-"""Products: matmul over stacks of matrices, and einsum."""
+"""Products, matmul over stacks of matrices and einsum, and the solution of linear systems."""
 
 import builtins
 import math
 import string
 
+from scratchmeta import backend
 from scratchmeta.backend import xp
 from scratchmeta.core import primitive
 from scratchmeta.ops.reduction import sum
@@ -11,6 +12,7 @@ from scratchmeta.ops.shape import (
     broadcast_to,
     expand_dims,
     like,
+    matrix_transpose,
     reshape,
     squeeze,
 )
@@ -109,6 +111,32 @@ def project(x, w, b=None):
     rows = x if stacks else reshape(x, (*w.shape[:-2], -1, x.shape[-1]))
     y = matmul(rows, w) if b is None else _affine(rows, w, b)
     return y if stacks else reshape(y, (*x.shape[:-1], w.shape[-1]))
+
+
+# --- linear systems -------------------------------------------------------------------------------
+
+
+def _solve_rules(g, x, a, b):
+    """a dx = db − da x, hence b̄ = a⁻ᵀ x̄ and ā = −b̄ xᵀ."""
+    gb = _solve(matrix_transpose(a), g)
+    return [like(-times_transposed(gb, x), a), like(gb, b)]
+
+
+@primitive(joint=_solve_rules)
+def _solve(a, b):
+    return backend.solve(a, b)
+
+
+def solve(a, b):
+    """x with a x = b, for matrices (n, n) and (n, k), or stacks (..., n, n) and (..., n, k).
+
+    Leading axes broadcast. A vector b counts as a column, and its axis of length 1 is dropped from
+    the result. A matrix without an inverse raises OperationError on NumPy, and gives numbers that
+    are not finite on CuPy.
+    """
+    if b.ndim > 1:
+        return _solve(a, b)
+    return squeeze(_solve(a, expand_dims(b, 1)), -1)
 
 
 # --- einsum -------------------------------------------------------------------------------------

@@ -116,6 +116,18 @@ def as_strided(x, shape, strides):
     return wrapped(np.lib.stride_tricks.as_strided(x._host, shape, strides))
 
 
+def solve(a, b):
+    """CuPy's `linalg.solve`: leading axes do not broadcast, and a singular matrix is no error."""
+    if a.ndim != b.ndim or a.shape[:-1] != b.shape[:-1]:
+        raise ValueError("a must have (..., M, M) shape and b must have (..., M) or (..., M, K)")
+    try:
+        return wrapped(np.linalg.solve(unwrapped(a, "solve"), unwrapped(b, "solve")))
+    except np.linalg.LinAlgError as error:
+        if "Singular" not in str(error):
+            raise
+        return _as_the_device_has_it(np.empty(b.shape, b.dtype))
+
+
 def get_array_module(*args):
     """cupy if one of the arguments is CuPy's, else numpy."""
     import cupy
@@ -179,5 +191,6 @@ def build() -> ModuleType:
         CUDARuntimeError=CUDARuntimeError,
     )
     cupy.lib = SimpleNamespace(stride_tricks=tricks)
+    cupy.linalg = SimpleNamespace(solve=solve)
     cupy.cuda = SimpleNamespace(runtime=runtime, Device=_Device)
     return cupy

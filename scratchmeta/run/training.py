@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import backend, episodes, optim, tree
-from scratchmeta.checkpoint import Run, State, appended
-from scratchmeta.config import Training
 from scratchmeta.episodes import Episode
-from scratchmeta.evaluation import VALIDATION, Evaluation, calibrated, evaluate
-from scratchmeta.progress import Progress
+from scratchmeta.run.checkpoint import Run, State, appended
+from scratchmeta.run.config import Training
+from scratchmeta.run.evaluation import VALIDATION, Evaluation, calibrated, evaluate
+from scratchmeta.run.progress import Progress
 
 SMALL = 2**14  # numbers in a batch below which sampling ahead in a thread costs more than it saves
 
@@ -61,8 +61,8 @@ def train(
     `validation`, a dataset of other classes, is evaluated on every `settings.validate_every`
     steps, always with the same episodes; training stops early after `settings.patience` of them
     without a new best. With `run`, metrics, checkpoints and `config` are written into that folder
-    (see scratchmeta.checkpoint), and SIGINT, SIGTERM or SIGHUP stops the loop after the step it is
-    in, with a checkpoint. `resume` continues from the run's last checkpoint, `overwrite` begins
+    (see scratchmeta.run.checkpoint), and SIGINT, SIGTERM or SIGHUP stops the loop after the step it
+    is in, with a checkpoint. `resume` continues from the run's last checkpoint, `overwrite` begins
     anew.
 
     Raises NonFiniteError if the loss, a gradient or a parameter is not finite, Interrupted after a

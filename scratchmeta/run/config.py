@@ -1,7 +1,7 @@
 """The typed configuration of a run: a `Config` is everything that decides a run's numbers.
 
 config.json records it and the command line's options are its fields. Each algorithm has its own
-section of options, a dataclass here; scratchmeta.presets fills them in.
+section of options, a dataclass here; scratchmeta.run.presets fills them in.
 """
 
 from dataclasses import asdict, dataclass, fields

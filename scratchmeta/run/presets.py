@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
-from scratchmeta.config import (
+from scratchmeta.run.config import (
     CUB,
     MAML,
     MANN,
@@ -571,3 +571,9 @@ def from_dict(recorded: dict) -> Config:
             f"{', '.join(types.values())}"
         )
     return found
+
+
+def by_data(algorithm: str) -> dict[str, list[str]]:
+    """{data: names of the presets}, of an algorithm."""
+    table = PRESETS[algorithm]
+    return {data: [p for d, p in table if d == data] for data, _ in table}

@@ -30,10 +30,11 @@ from typing import Any
 
 import numpy as np
 
-from scratchmeta import backend, core, diagnosis
+from scratchmeta import backend, core
 from scratchmeta.core import Tensor
-from scratchmeta.pullbacks import Derivative, Function
-from scratchmeta.slopes import NonSmoothPoint
+from scratchmeta.verify import diagnosis
+from scratchmeta.verify.pullbacks import Derivative, Function
+from scratchmeta.verify.slopes import NonSmoothPoint
 
 IDENTITY_TOLERANCE = 1e-12
 COMPLEX_TOLERANCE = 1e-10

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import episodes
-from scratchmeta.config import Training
 from scratchmeta.data import Pairs
 from scratchmeta.data.one_shot_runs import OneShotRuns
 from scratchmeta.episodes import Episode
 from scratchmeta.episodes import sample as _sample
-from scratchmeta.progress import Progress
+from scratchmeta.run.config import Training
+from scratchmeta.run.progress import Progress
 from scratchmeta.tree import to_backend, to_numpy
 
 CALIBRATION, VALIDATION, TEST = 2**61, 2**62, 2**63  # index of the first episode of each kind

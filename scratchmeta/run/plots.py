@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from scratchmeta import episodes
 from scratchmeta.analysis.taylor import Expansion
-from scratchmeta.checkpoint import Run
-from scratchmeta.evaluation import TEST
-from scratchmeta.experiment import Saved, algorithm, of_length
+from scratchmeta.run.checkpoint import Run
+from scratchmeta.run.evaluation import TEST
+from scratchmeta.run.experiment import Saved, algorithm, of_length
 from scratchmeta.tree import to_backend, to_numpy
 
 RIGHT, WRONG = "#2a7f3f", "#c0392b"

@@ -17,7 +17,7 @@ import numpy as np
 
 from scratchmeta import backend, core
 from scratchmeta.core import Tensor
-from scratchmeta.slopes import NonSmoothPoint, Slope, slope
+from scratchmeta.verify.slopes import NonSmoothPoint, Slope, slope
 
 MAX_ENTRIES = 256  # of an input, whose columns are computed; of a larger one the wrong are sought
 MAX_OUTPUTS = 256  # whose rows are computed; more are projected on random cotangents

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchmeta import data, losses, nn, presets
+from scratchmeta import data, losses, nn
 from scratchmeta.algorithms import REGISTRY, relation, slow_fast
 from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
-from scratchmeta.checkpoint import Run, State
-from scratchmeta.config import (
+from scratchmeta.run import presets
+from scratchmeta.run.checkpoint import Run, State
+from scratchmeta.run.config import (
     CUB,
     MAML,
     MLP,
@@ -32,7 +33,7 @@ from scratchmeta.config import (
     SlowFast,
     ZeroShot,
 )
-from scratchmeta.evaluation import calibrated
+from scratchmeta.run.evaluation import calibrated
 from scratchmeta.tree import to_backend
 
 

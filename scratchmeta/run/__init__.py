@@ -1,0 +1,1 @@
+"""What runs: the command line, experiments, training, evaluation, run folders, pictures."""
