@@ -23,7 +23,8 @@ from kernels import rivals
 
 from scratchmeta import backend, data, episodes, losses, nn, optim, tree
 from scratchmeta.algorithms import MAML, Prototypical
-from scratchmeta.training import Training, start, step
+from scratchmeta.run.config import Training
+from scratchmeta.run.training import start, step
 
 
 class Subject(NamedTuple):
@@ -36,7 +37,7 @@ class Subject(NamedTuple):
 
 def preset(name, dataset, **changes):
     """The algorithm and an episode batch of a preset `quick`, which is glyphs' or a sequence's."""
-    from scratchmeta import experiment, presets
+    from scratchmeta.run import experiment, presets
 
     config = presets.lookup(name, dataset)
     settings = config.training
@@ -111,6 +112,12 @@ def error(got, wanted):
     return float(np.sqrt(off / size))
 
 
+def twin(subject, dtype):
+    """torch's contestant, whose parameters are made on the host."""
+    with backend.use("numpy"):
+        return subject.twin(dtype)
+
+
 def counted(call, torch):
     """(kernels launched, copies to the host, ms in which the card was busy) of one call."""
     if torch is None:
@@ -144,7 +151,7 @@ def measure(name, subject, say, torch) -> bool:
         got = gradient(subject, dtype, "cupy")
         errors[dtype] = error(got, wanted)
         if torch is not None and subject.twin and dtype == "float64":
-            errors["torch"] = error([np.array(g) for g in subject.twin(dtype).gradient()], wanted)
+            errors["torch"] = error([np.array(g) for g in twin(subject, dtype).gradient()], wanted)
     settings = Training()
     with backend.use("cupy"):
         optimizer, state = start(subject.algorithm, settings)
@@ -161,7 +168,7 @@ def measure(name, subject, say, torch) -> bool:
             "checked": lambda: step(subject.algorithm, optimizer, state, batch, settings),
         }
         if torch is not None and subject.twin:
-            calls["torch"] = subject.twin("float32").step
+            calls["torch"] = twin(subject, "float32").step
         options = argparse.Namespace(processor_time=False, rounds=6)
 
         def synchronize():
