@@ -130,7 +130,8 @@ _cuda = CudaSource(Path(__file__).with_suffix(".cu"))
 def takes(x, *columns: int) -> bool:
     """Whether there are kernels for arrays like x, and products with these numbers of columns."""
     on_cpu = isinstance(x, np.ndarray)
-    return x.dtype.char in "fd" and all(n % lanes(x.dtype) == 0 for n in columns if on_cpu)
+    real = x.dtype.char in "fd" and x.dtype.isnative
+    return real and all(n % lanes(x.dtype) == 0 for n in columns if on_cpu)
 
 
 def _fitting(name, x_shape, w_shape, y_shape, pads, stride):

@@ -143,7 +143,7 @@ def gates(z, c):
 
     gates (.., 4H) are i, f, g, o, which the backward passes need.
     """
-    if z.shape != (*c.shape[:-1], 4 * c.shape[-1]):
+    if not c.ndim or z.shape != (*c.shape[:-1], 4 * c.shape[-1]):
         raise ValueError(f"gates: wanted z (.., 4H) and c (.., H), got {z.shape} and {c.shape}")
     return _apply("gates", _gates, (z, c), (c.shape, c.shape, z.shape), c)
 

@@ -78,7 +78,7 @@ def _forward(start, stop, x, mean, slope, offset, size, y, at):
                     if not z3 <= top:
                         top, k = z3, 3
                     out[c] = top
-                    which[c] = k
+                    which[c] = k if top > zero else -1  # of NaN, as of 0, no entry is the one
 
 
 @kernel

@@ -28,7 +28,7 @@ struct Weighted {
 };
 
 template <class T>
-__device__ T with_sign(T g, T t) { return t > T(0) ? g : t < T(0) ? -g : T(0); }
+__device__ T with_sign(T g, T t) { return t > T(0) ? g : t < T(0) ? -g : t; }  // of NaN NaN
 
 __device__ long long tiles_of(long long size) { return (size + TILE - 1) / TILE; }
 
