@@ -216,7 +216,34 @@ def compile_kernels(options: argparse.Namespace) -> int:
                 if sizes[2]:
                     say(f"{path.stem}: {name} spills or indexes {sizes[2]} bytes of local memory")
             say(f"{path.name}: {len(kernels)} kernels in {seconds:.1f} s")
+        say(calls())
     return 0
+
+
+def calls(times: int = 200) -> str:
+    """What one call of CuPy's costs on the host: small steps are made of these."""
+    import cupy
+
+    from scratchmeta.kernels import unit
+
+    x = cupy.ones((16, 16), dtype="float32")
+    measured = {
+        "empty": lambda: cupy.empty((16, 16), "float32"),
+        "add": lambda: x + x,
+        "sum": lambda: x.sum(axis=0),
+        "matmul": lambda: x @ x,
+        "batched matmul": lambda: x[None] @ x[None],
+        "kernel and two arrays": lambda: unit.unit(x),
+        "to the host": lambda: float(x[0, 0]),
+    }
+    found = []
+    for name, call in measured.items():
+        call()
+        began = time.perf_counter()
+        for _ in range(times):
+            call()
+        found.append(f"{name} {1e6 * (time.perf_counter() - began) / times:.1f}")
+    return "µs a call: " + ", ".join(found)
 
 
 def card() -> str:
