@@ -11,6 +11,7 @@ from scratchmeta.data.mini_imagenet import MiniImageNet
 from scratchmeta.data.omniglot import Omniglot
 from scratchmeta.data.sequences import Shuffled
 from scratchmeta.data.sinusoids import Sinusoids
+from scratchmeta.data.splits import Splits
 
 __all__ = [
     "CUB",
@@ -26,5 +27,6 @@ __all__ = [
     "Recall",
     "Shuffled",
     "Sinusoids",
+    "Splits",
     "WithinAlphabet",
 ]

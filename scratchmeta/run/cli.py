@@ -47,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _reported(argv: list[str]) -> int:
     # imported here, so that the usage text above does not wait for NumPy's and tyro's import
     from scratchmeta import backend
-    from scratchmeta.run import commands, presets
+    from scratchmeta.fields import choose
+    from scratchmeta.run import commands
     from scratchmeta.run.training import Interrupted
 
     try:
-        name = presets.choose("command", argv[0], commands.COMMANDS)
+        name = choose("command", argv[0], commands.COMMANDS)
         return commands.command(name)(argv[1:])
     except Interrupted as stop:
         print(f"scratchmeta: {stop}; continue with", file=sys.stderr)
