@@ -12,6 +12,7 @@ names. The readable definitions are the library's plain ops; nothing here knows 
     unit         rows of length one, which cosines are made of
     elementary   exp, sigmoid and tanh that the compiler can vectorise
     product      matrix products inside other kernels
+    compiling    with which options, kept on disk, and said when it takes long
     threads      the tasks of a kernel shared among threads
     runtime      dense arrays, CUDA modules
 

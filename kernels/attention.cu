@@ -7,7 +7,10 @@
 // and passes over the other operand 64 rows at a time. Each thread holds 4 x 4 numbers, 16 apart, of every
 // 64 x 64 tile. With more than 64 columns, several blocks compute the same scores.
 
-constexpr int SIDE = 16, EACH = 4, TILE = SIDE * EACH;
+constexpr int SIDE = 16, EACH = 4, TILE = SIDE * EACH, THREADS = SIDE * SIDE;
+
+// blocks that a multiprocessor is to have registers for at the same time: as many as spill none
+template <class T> constexpr int BLOCKS = sizeof(T) == 4 ? 2 : 1;
 
 // the part of two operands that is in shared memory at a time: as much as 48 KB allow beside a tile
 template <class T> struct Shared {
@@ -24,7 +27,7 @@ __device__ void add_dots(Shared<T>& shared, const T* a, long long a0, long long 
                          long long D, T (&s)[EACH][EACH]) {
     constexpr int CHUNK = Shared<T>::CHUNK;
     for (long long d0 = 0; d0 < D; d0 += CHUNK) {
-        for (int n = thread_in_block(); n < TILE * CHUNK; n += SIDE * SIDE) {
+        for (int n = thread_in_block(); n < TILE * CHUNK; n += THREADS) {
             const int row = n / CHUNK, d = n % CHUNK;
             shared.a[d][row] = a0 + row < A && d0 + d < D ? a[(a0 + row) * D + d0 + d] : T(0);
             shared.b[d][row] = b0 + row < B && d0 + d < D ? b[(b0 + row) * D + d0 + d] : T(0);
@@ -44,7 +47,7 @@ __device__ void add_weighted(Shared<T>& shared, const T* b, long long b0, long l
                              T (&o)[EACH][EACH]) {
     constexpr int CHUNK = Shared<T>::CHUNK;
     for (int j0 = 0; j0 < TILE; j0 += CHUNK) {
-        for (int n = thread_in_block(); n < CHUNK * TILE; n += SIDE * SIDE) {
+        for (int n = thread_in_block(); n < CHUNK * TILE; n += THREADS) {
             const int j = n / TILE, d = n % TILE;
             shared.b[j][d] = b0 + j0 + j < B && d0 + d < D ? b[(b0 + j0 + j) * D + d0 + d] : T(0);
         }
@@ -69,8 +72,8 @@ __device__ void store(const T (&o)[EACH][EACH], T* x, long long a0, long long A,
 
 // q (B, Q, D), k (B, N, D), v (B, N, V) -> out (B, Q, V), lse (B, Q)
 template <class T>
-__global__ void attention(const T* q, const T* k, const T* v, T* out, T* lse, long long Q, long long N, long long D,
-                          long long V) {
+__global__ void __launch_bounds__(THREADS, BLOCKS<T>)
+attention(const T* q, const T* k, const T* v, T* out, T* lse, long long Q, long long N, long long D, long long V) {
     __shared__ Shared<T> shared;
     const long long columns = V ? tiles_of(V) : 1, tiles = columns * tiles_of(Q);
     const long long batch = blockIdx.x / tiles, tile = blockIdx.x % tiles;
@@ -114,8 +117,9 @@ __global__ void attention(const T* q, const T* k, const T* v, T* out, T* lse, lo
 
 // g (B, Q, V), delta and lse (B, Q) -> gq (B, Q, D)
 template <class T>
-__global__ void attention_backward_queries(const T* g, const T* q, const T* k, const T* v, const T* delta, const T* lse,
-                                           T* gq, long long Q, long long N, long long D, long long V) {
+__global__ void __launch_bounds__(THREADS, BLOCKS<T>)
+attention_backward_queries(const T* g, const T* q, const T* k, const T* v, const T* delta, const T* lse, T* gq,
+                           long long Q, long long N, long long D, long long V) {
     __shared__ Shared<T> shared;
     const long long columns = tiles_of(D), tiles = columns * tiles_of(Q);
     const long long batch = blockIdx.x / tiles, tile = blockIdx.x % tiles;
@@ -142,8 +146,9 @@ __global__ void attention_backward_queries(const T* g, const T* q, const T* k, c
 
 // -> gk (B, N, D), gv (B, N, V); tiles are transposed, keys x queries
 template <class T>
-__global__ void attention_backward_keys(const T* g, const T* q, const T* k, const T* v, const T* delta, const T* lse,
-                                        T* gk, T* gv, long long Q, long long N, long long D, long long V) {
+__global__ void __launch_bounds__(THREADS)
+attention_backward_keys(const T* g, const T* q, const T* k, const T* v, const T* delta, const T* lse, T* gk, T* gv,
+                        long long Q, long long N, long long D, long long V) {
     __shared__ Shared<T> shared;
     const long long columns = tiles_of(D > V ? D : V), tiles = columns * tiles_of(N);
     const long long batch = blockIdx.x / tiles, tile = blockIdx.x % tiles;

@@ -30,10 +30,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .compiling import kernel
 from .elementary import exp
 from .product import ROWS, WIDE, add_product, lanes, product
 from .runtime import CudaSource, dense, module_of, multiple, padded
-from .threads import count, kernel, run
+from .threads import count, run
 from .unit import inverse_length, unit, unit_backward
 
 # Up to so many queries, or multiplications in all, packing tiles costs more than it saves.

@@ -12,6 +12,9 @@
 
 constexpr int SIDE = 16, EACH = 4, TILE = SIDE * EACH, CHUNK = 16, THREADS = SIDE * SIDE;
 
+// blocks that a multiprocessor is to have registers for at the same time: as many as spill none
+template <class T> constexpr int BLOCKS = sizeof(T) == 4 ? 3 : 2;
+
 __device__ int thread_in_block() { return threadIdx.y * SIDE + threadIdx.x; }
 __device__ int tiles_of(int size) { return (size + TILE - 1) / TILE; }
 
@@ -158,7 +161,9 @@ __device__ void product(const A& a, const B& b, int first, int last, T* out, int
 }
 
 // x, w -> y; `bank` is how far apart the tasks' filters are, 0 where they share them
-template <class T> __global__ void conv2d(const T* x, const T* w, T* y, long long bank, SIZES) {
+template <class T>
+__global__ void __launch_bounds__(THREADS, BLOCKS<T>)
+conv2d(const T* x, const T* w, T* y, long long bank, SIZES) {
     const Sizes s{N, H, W, C, kh, kw, F, stride, top, left, OH, OW};
     const int rows = N * s.windows(), tiles = tiles_of(rows) * tiles_of(F), tile = blockIdx.x % tiles;
     const long long task = blockIdx.x / tiles;
@@ -169,7 +174,9 @@ template <class T> __global__ void conv2d(const T* x, const T* w, T* y, long lon
 }
 
 // gy, w -> gx
-template <class T> __global__ void conv2d_input(const T* gy, const T* w, T* gx, long long bank, SIZES) {
+template <class T>
+__global__ void __launch_bounds__(THREADS, BLOCKS<T>)
+conv2d_input(const T* gy, const T* w, T* gx, long long bank, SIZES) {
     const Sizes s{N, H, W, C, kh, kw, F, stride, top, left, OH, OW};
     const int rows = N * s.pixels(), tiles = tiles_of(rows) * tiles_of(C), tile = blockIdx.x % tiles;
     const long long task = blockIdx.x / tiles;
@@ -180,7 +187,9 @@ template <class T> __global__ void conv2d_input(const T* gy, const T* w, T* gx, 
 }
 
 // x, gy -> gw (T, parts, depth, F): parts to add up, each over a share of the windows
-template <class T> __global__ void conv2d_weight(const T* x, const T* gy, T* gw, long long parts, SIZES) {
+template <class T>
+__global__ void __launch_bounds__(THREADS, BLOCKS<T>)
+conv2d_weight(const T* x, const T* gy, T* gw, long long parts, SIZES) {
     const Sizes s{N, H, W, C, kh, kw, F, stride, top, left, OH, OW};
     const int tiles = tiles_of(s.depth()) * tiles_of(F), tile = blockIdx.x % tiles;
     const long long task = blockIdx.x / tiles / parts, part = blockIdx.x / tiles % parts, windows = N * s.windows();

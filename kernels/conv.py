@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 from numba.extending import register_jitable
 
+from .compiling import kernel
 from .product import ROWS, add_product, lanes, product
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 STRIP = 12 * ROWS  # windows that are worked on together
 _PARTS = 32  # of a weight's gradient, at most; not the number of threads, which is not to matter
@@ -129,7 +130,8 @@ _cuda = CudaSource(Path(__file__).with_suffix(".cu"))
 def takes(x, *columns: int) -> bool:
     """Whether there are kernels for arrays like x, and products with these numbers of columns."""
     on_cpu = isinstance(x, np.ndarray)
-    return x.dtype.char in "fd" and all(n % lanes(x.dtype) == 0 for n in columns if on_cpu)
+    real = x.dtype.char in "fd" and x.dtype.isnative
+    return real and all(n % lanes(x.dtype) == 0 for n in columns if on_cpu)
 
 
 def _fitting(name, x_shape, w_shape, y_shape, pads, stride):
@@ -167,12 +169,14 @@ def _bank(w):
 def _launch(name, blocks, arrays, step, n, geometry, f):
     """The CUDA kernel `name` for stacks of n images; `step` is its 64-bit argument.
 
-    Raises ValueError for a stack that has more places than it counts.
+    Raises ValueError for a stack, or for filters, with more places than it counts.
     """
     height, width, c, kh, kw, stride, top, left, out_h, out_w = geometry
-    if max(n * height * width, n * out_h * out_w) >= 2**31 - _CUDA_TILE:
+    places, depth = n * max(height * width, out_h * out_w), kh * kw * max(c, f)
+    if max(places, depth) >= 2**31 - _CUDA_TILE:
         raise ValueError(
-            f"{name}: wanted fewer than 2³¹ pixels in a stack of images, got {n} images"
+            f"{name}: wanted fewer than 2³¹ pixels in a stack of images and numbers in a filter, "
+            f"got {places} and {depth}"
         )
     sizes = np.array((n, height, width, c, kh, kw, f, stride, top, left, out_h, out_w), np.int32)
     _cuda(name, arrays[0].dtype)((blocks,), (16, 16), (*arrays, step, *sizes))

@@ -36,9 +36,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .compiling import kernel
 from .elementary import sigmoid, tanh
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 _OPERATIONS = 16  # for each of the H units of a row: what `run` counts
 _THREADS = 256  # in a CUDA block, one for a unit of a row
@@ -142,7 +143,7 @@ def gates(z, c):
 
     gates (.., 4H) are i, f, g, o, which the backward passes need.
     """
-    if z.shape != (*c.shape[:-1], 4 * c.shape[-1]):
+    if not c.ndim or z.shape != (*c.shape[:-1], 4 * c.shape[-1]):
         raise ValueError(f"gates: wanted z (.., 4H) and c (.., H), got {z.shape} and {c.shape}")
     return _apply("gates", _gates, (z, c), (c.shape, c.shape, z.shape), c)
 

@@ -125,7 +125,7 @@ __global__ void forward(const T* x, const T* mean, const T* slope, const T* offs
         }
         const long long out = (long long)blockIdx.x * wide * C + j;
         y[out] = top;
-        which[out] = (signed char)k;
+        which[out] = top > T(0) ? (signed char)k : (signed char)-1;  // of NaN, as of 0, no entry is the one
     }
 }
 

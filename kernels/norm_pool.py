@@ -29,8 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .compiling import kernel
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 
 @kernel
@@ -77,7 +78,7 @@ def _forward(start, stop, x, mean, slope, offset, size, y, at):
                     if not z3 <= top:
                         top, k = z3, 3
                     out[c] = top
-                    which[c] = k
+                    which[c] = k if top > zero else -1  # of NaN, as of 0, no entry is the one
 
 
 @kernel
@@ -217,12 +218,19 @@ def _means(name, shape, pixels, sums, *arrays):
 
 
 def _elementwise(name, shape, rows, *arrays):
-    """The kernel `name` for every image, or on a GPU for every of the `rows` in an image."""
+    """The kernel `name` for every image, or on a GPU for every of the `rows` in an image.
+
+    On a GPU raises ValueError for a row of pixels with more numbers than a thread counts.
+    """
     *lead, n, h, w, c = shape
     images = math.prod(lead) * n
     if isinstance(arrays[0], np.ndarray):
         run(_KERNELS[name], math.prod(shape), images, *arrays)
     elif rows:
+        if w * c >= 2**31 - _CUDA_THREADS:
+            raise ValueError(
+                f"norm_relu_pool: wanted fewer than 2³¹ numbers in a row of pixels, got {w} x {c}"
+            )
         launch = _cuda(name, arrays[0].dtype)
         sizes = n, np.int32(h), np.int32(w), np.int32(c)
         launch((images * rows,), (_CUDA_THREADS,), (*arrays, *sizes))

@@ -7,7 +7,7 @@
 // 4 x 4 of them, 16 apart; its operands pass through shared memory CHUNK at a time. Blocks lie along
 // gridDim.x alone, which has no small limit.
 
-constexpr int SIDE = 16, EACH = 4, TILE = SIDE * EACH, CHUNK = 16;
+constexpr int SIDE = 16, EACH = 4, TILE = SIDE * EACH, CHUNK = 16, THREADS = SIDE * SIDE;
 
 struct Square {
     template <class T> static __device__ T term(T t, T w) { return t * t; }
@@ -18,7 +18,7 @@ struct Absolute {
 };
 
 template <class T>
-__device__ T with_sign(T g, T t) { return t > T(0) ? g : t < T(0) ? -g : T(0); }
+__device__ T with_sign(T g, T t) { return t > T(0) ? g : t < T(0) ? -g : t; }  // of NaN NaN
 
 __device__ long long tiles_of(long long size) { return (size + TILE - 1) / TILE; }
 
@@ -35,7 +35,7 @@ __device__ void distances(const T* x, const T* y, const T* w, T* out, long long 
     T sum[EACH][EACH] = {};
     for (long long d0 = 0; d0 < D; d0 += CHUNK) {
         // neighbouring threads load neighbouring features; past an end, zeros add nothing
-        for (int k = thread; k < TILE * CHUNK; k += SIDE * SIDE) {
+        for (int k = thread; k < TILE * CHUNK; k += THREADS) {
             const int row = k / CHUNK, c = k % CHUNK;
             const bool inside = d0 + c < D;
             xs[c][row] = inside && i0 + row < N ? x[(i0 + row) * D + d0 + c] : T(0);
@@ -58,8 +58,9 @@ __device__ void distances(const T* x, const T* y, const T* w, T* out, long long 
 
 // g_ij at g[B N M + i * g_row + j * g_column], x (B, N, D), y (B, M, D) -> gx (B, N, D)
 template <class T>
-__global__ void cityblock_backward(const T* g, const T* x, const T* y, T* gx, long long N, long long M, long long D,
-                                   long long g_row, long long g_column) {
+__global__ void __launch_bounds__(THREADS)
+cityblock_backward(const T* g, const T* x, const T* y, T* gx, long long N, long long M, long long D, long long g_row,
+                   long long g_column) {
     __shared__ T gs[CHUNK][TILE + 1], ys[CHUNK][TILE];
     const long long columns = tiles_of(D), tiles = columns * tiles_of(N);
     const long long batch = blockIdx.x / tiles, tile = blockIdx.x % tiles;
@@ -74,7 +75,7 @@ __global__ void cityblock_backward(const T* g, const T* x, const T* y, T* gx, lo
             own[i][d] = row < N && feature < D ? x[row * D + feature] : T(0);
         }
     for (long long j0 = 0; j0 < M; j0 += CHUNK) {
-        for (int k = thread; k < TILE * CHUNK; k += SIDE * SIDE) {
+        for (int k = thread; k < TILE * CHUNK; k += THREADS) {
             // neighbouring threads load neighbouring numbers, whichever way g lies in memory
             const int row = g_column == 1 ? k / CHUNK : k % TILE, c = g_column == 1 ? k % CHUNK : k / TILE;
             gs[c][row] = i0 + row < N && j0 + c < M ? g[(i0 + row) * g_row + (j0 + c) * g_column] : T(0);
@@ -96,11 +97,13 @@ __global__ void cityblock_backward(const T* g, const T* x, const T* y, T* gx, lo
 }
 
 template <class T>
-__global__ void sqeuclidean(const T* x, const T* y, const T* w, T* out, long long N, long long M, long long D) {
+__global__ void __launch_bounds__(THREADS)
+sqeuclidean(const T* x, const T* y, const T* w, T* out, long long N, long long M, long long D) {
     distances<Square>(x, y, w, out, N, M, D);
 }
 
 template <class T>
-__global__ void cityblock(const T* x, const T* y, const T* w, T* out, long long N, long long M, long long D) {
+__global__ void __launch_bounds__(THREADS)
+cityblock(const T* x, const T* y, const T* w, T* out, long long N, long long M, long long D) {
     distances<Absolute>(x, y, w, out, N, M, D);
 }

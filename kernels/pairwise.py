@@ -30,9 +30,10 @@ from pathlib import Path
 import numpy as np
 from numba.extending import register_jitable
 
+from .compiling import FASTMATH, kernel
 from .product import ROWS, differences, lanes, squares
 from .runtime import CudaSource, dense, module_of, padded
-from .threads import FASTMATH, count, kernel, run
+from .threads import count, run
 from .unit import unit, unit_backward
 
 _BLOCK = 64  # rows of x in a task
@@ -41,7 +42,7 @@ _TILE = 64  # results along each side of a CUDA block of 16 x 16 threads
 
 @register_jitable(fastmath=FASTMATH)
 def _signed(a, b, g):
-    # g sign(a − b)
+    # g sign(a − b), but 0 where a − b is NaN
     zero = type(g)(0)
     return (g if a > b else zero) - (g if a < b else zero)
 
@@ -151,8 +152,20 @@ def _cotangent(name, g, x, y):
 
 
 def _centre(y):
-    """A row of y, or 0: with it subtracted from all rows, what cancels in a sum is small."""
-    return y[..., :1, :].sum(axis=-2, keepdims=True)
+    """A row of y, or 0, also where it is not finite: with it subtracted from all rows, what cancels
+    in a sum is small."""
+    row, xp = y[..., :1, :].sum(axis=-2, keepdims=True), module_of(y)
+    return xp.where(xp.isfinite(row), row, row.dtype.type(0))
+
+
+def _undefined(x, y):
+    """Where x_id − y_jd is NaN for some j, and so the sign of it."""
+
+    def some(a):
+        return a.any(axis=-2, keepdims=True)
+
+    plus, minus = (np.isposinf(x) & some(np.isposinf(y))), (np.isneginf(x) & some(np.isneginf(y)))
+    return np.isnan(x) | some(np.isnan(y)) | plus | minus
 
 
 def _cityblock_gradients(g, x, y):
@@ -167,7 +180,10 @@ def _cityblock_gradients(g, x, y):
         gx, gyt = np.empty_like(x), np.zeros((b, chunks, d, m), x.dtype)
         arrays = g.reshape(b, n, m), x.reshape(b, n, d), yt, gx.reshape(b, n, d), gyt
         run(_cityblock_backward, work, b * chunks, *arrays)
-        return gx, np.ascontiguousarray(gyt.sum(axis=1).swapaxes(1, 2)).reshape(y.shape)
+        gy = np.ascontiguousarray(gyt.sum(axis=1).swapaxes(1, 2)).reshape(y.shape)
+        if not np.isfinite(np.vdot(x, x) + np.vdot(y, y)):  # the cheapest sums that show it
+            gx[_undefined(x, y)] = gy[_undefined(y, x)] = np.nan
+        return gx, gy
     gx, gy = module_of(x).empty_like(x), module_of(x).empty_like(y)
     launch = _cuda("cityblock_backward", x.dtype)
     # sign is odd, so gy' is the gx' of the transposed problem

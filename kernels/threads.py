@@ -14,32 +14,11 @@ import functools
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numba
 
-# Reassociation lets sums be vectorised and contraction lets products be fused into them; neither
-# assumes that NaN and ∞ do not occur.
-FASTMATH = {"reassoc", "contract", "nsz"}
-
 _SHORT = 1 << 19  # elementary operations, a few per nanosecond, that are not worth waking a thread
 _PARTS = 4  # parts of the tasks for each thread
-
-_SOURCES = tuple(
-    (source.name, source.stat().st_mtime, source.stat().st_size)
-    for source in sorted(Path(__file__).parent.glob("*.py"))
-)
-
-
-def kernel(function):
-    """`function` compiled, now or by an earlier process: the result is kept on disk.
-
-    Numba compiles again what has changed in the function's own file; here, what has changed in any
-    of the kernels' files, whose functions call one another.
-    """
-    compiled = numba.njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
-    compiled._cache._cache_file._source_stamp = _SOURCES
-    return compiled
 
 
 @functools.cache

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numba.extending import register_jitable
 
+from .compiling import kernel
 from .runtime import CudaSource, dense, module_of
-from .threads import kernel, run
+from .threads import run
 
 _WARPS = 8  # rows of one CUDA block, a warp of 32 threads for each
 

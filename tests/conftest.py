@@ -57,6 +57,19 @@ def cupy():
         yield module
 
 
+@pytest.fixture(scope="module", params=["numba", "cuda"])
+def on(request):
+    """on(module): its kernels for NumPy arrays, Numba's or CUDA's, run on the host or on a GPU."""
+    from cuda_host import COMPILER
+    from fakecupy import ON_GPU
+    from kernel_tools import kernels_on
+
+    if request.param == "cuda" and COMPILER is None and not ON_GPU:
+        pytest.skip("g++ is not installed")
+    with kernels_on(request.param) as of:
+        yield of
+
+
 @pytest.fixture
 def rng():
     """A generator with a fixed seed."""

@@ -17,6 +17,7 @@ from test_data_one_shot_runs import official, zipped
 
 from scratchmeta import __version__, backend, presets
 from scratchmeta.data import glyphs
+from scratchmeta.kernels import compiling
 from scratchmeta.presets import REGISTRY
 from scratchmeta.run import experiment, networks
 from scratchmeta.run.checkpoint import Run
@@ -41,6 +42,7 @@ WAVES = ["train", "maml", "--data", "sinusoids", *QUICK, "--steps", "6", "--vali
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SCRATCHMETA_DATA", raising=False)
+    monkeypatch.setattr(compiling.announcement, "said", True)  # whatever is compiled here
 
 
 @pytest.fixture(scope="session")

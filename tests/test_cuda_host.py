@@ -5,10 +5,13 @@ Those of the convolution are compared with the plain operations: Numba's do not 
 On a machine with a GPU (`make gpu`) the launchers run on it, the emulation's own tests as here.
 """
 
+import faulthandler
 import hashlib
 import importlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -115,6 +118,8 @@ LAUNCHES = {
 }
 SIZES = [(0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 1, 1), (31, 33, 5), (33, 1, 65), (65, 64, 17)]
 SIZES += [(1, 257, 3), (257, 2, 33)]
+# whole tiles, blocks and warps, and nothing else: 64 rows or columns, 16 numbers at a time
+SIZES += [(64, 64, 16), (128, 64, 64), (8, 128, 32)]
 
 
 def launched(stem, dtype, rng, sizes, cupy):
@@ -170,6 +175,28 @@ def test_more_rows_than_a_grid_is_high(rng):
     with fakecupy.install() as cupy:
         got = cupy.asnumpy(sqeuclidean(cupy.asarray(x), cupy.asarray(y)))
     np.testing.assert_allclose(got[:, 0], np.square(x - y).sum(axis=1), rtol=1e-12)
+
+
+def test_more_than_a_kernel_counts_in_32_bits_is_refused():
+    """The launchers' own checks, before there is an array so large."""
+    from scratchmeta.kernels import conv, norm_pool
+
+    most = 2**31 - 64
+    with fakecupy.install() as cupy:
+        x = cupy.zeros(1, np.float32)
+        for n, (height, width, c), (out_h, out_w), f in (
+            (most // 2**10, (2**5, 2**5, 1), (1, 1), 1),
+            (most // 2**10, (1, 1, 1), (2**5, 2**5), 1),
+            (1, (1, 1, most // 9 + 1), (1, 1), 1),
+            (1, (1, 1, 1), (1, 1), most // 9 + 1),
+        ):
+            geometry = height, width, c, 3, 3, 1, 0, 0, out_h, out_w
+            with pytest.raises(ValueError, match=r"conv2d: wanted fewer than 2³¹ pixels .*, got "):
+                conv._launch("conv2d", 1, (x, x, x), 0, n + 1, geometry, f)
+        with pytest.raises(
+            ValueError, match=r"fewer than 2³¹ numbers in a row .*got 65536 x 32768"
+        ):
+            norm_pool._elementwise("forward", (1, 1, 2**16, 2**15), 1, x)
 
 
 def spelled_out(stem):
@@ -325,6 +352,12 @@ extern "C" __global__ void behind_dynamic(float* y, int i) {
 
 extern "C" __global__ void behind_array(float* y, int i) { y[(int)threadIdx.x + i] = 1; }
 
+extern "C" __global__ void from_behind(const float* x, float* y, int i) {
+    y[threadIdx.x] = 1 + x[(int)threadIdx.x + i];
+}
+
+extern "C" __global__ void at_an_address(long long address) { *(int*)address = 1; }
+
 extern "C" __global__ void parameters(float* y, float a, double b, int c, long long d,
                                       const bool* e) {
     y[threadIdx.x] = a + b + c + d + (e ? e[0] : 0);
@@ -445,9 +478,41 @@ def test_what_lies_outside_is_caught(kernel):
         kernel("behind_dynamic")(
             (1,), (32,), (np.zeros(32, np.float32), np.int32(1)), shared_mem=128
         )
-    for i in (1, -1):
-        with pytest.raises(LaunchError, match="argument 0: written outside of the array"):
+    for i, what in (
+        (1, r"thread \(31, 0, 0\) reads or writes outside of the array, 0 bytes behind its end"),
+        (-1, "written outside of the array"),
+    ):
+        with pytest.raises(LaunchError, match=f"argument 0: {what}"):
             one_array(kernel, "behind_array", np.int32(i))
+
+
+def test_reading_outside_is_caught_and_the_argument_named(kernel):
+    launch, y = kernel("from_behind"), np.zeros(32, np.float32)
+    for n in (32, 33, 1024, 5000):  # those of whole pages, too
+        x = np.arange(n, dtype=np.float32)
+        launch((1,), (32,), (x, y, np.int32(n - 32)))
+        assert y.tolist() == (x[-32:] + 1).tolist()
+        for i, where in (
+            (n - 31, "0 bytes behind its end"),
+            (n + 10_000, f"{4 * 10_000} bytes behind its end"),
+            (-1, "4 bytes before its beginning"),
+            (-10_000, f"{4 * 10_000} bytes before its beginning"),
+        ):
+            with pytest.raises(LaunchError, match=f"from_behind, .*: argument 0: .*, {where}"):
+                launch((1,), (32,), (x, y, np.int32(i)))
+    with pytest.raises(LaunchError, match=r"argument 1: .* 0 bytes behind its end"):
+        launch((1,), (32,), (x, np.zeros(0, np.float32), np.int32(0)))
+    with pytest.raises(LaunchError, match=r"argument 0: .* 4 bytes behind its end"):  # null
+        launch((1,), (32,), (None, y, np.int32(1)))
+
+
+def test_a_fault_that_is_no_arrays_ends_the_process_as_ever(kernel):
+    child = os.fork()
+    if not child:
+        faulthandler.disable()
+        kernel("at_an_address")((1,), (1,), (8,))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGSEGV
 
 
 def test_arguments_that_a_gpu_would_misread_are_caught(kernel):

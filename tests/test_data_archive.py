@@ -1,6 +1,8 @@
 """Archives from somebody else: read without extracting, refused by name when hostile or damaged."""
 
+import os
 import stat
+import tracemalloc
 import zipfile
 
 import pytest
@@ -68,6 +70,29 @@ def test_a_file_that_expands_to_more_than_it_declares(tmp_path):
         list(members(path, 1000))
 
 
+def test_what_a_bomb_declares_is_all_that_is_unpacked(tmp_path):
+    """64 MB of zeros in an entry that declares 500 bytes: tens of kilobytes are made, not all."""
+    path = zipped(tmp_path / "x.zip", {"top/bomb": bytes(1 << 26)})
+    declared = (1 << 26).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(declared, (500).to_bytes(4, "little")))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"x\.zip: not readable as a zip archive"):
+            list(members(path, 1000))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_ends_before_what_it_declares(tmp_path):
+    """Even where the checksum is right for what there is."""
+    path = zipped(tmp_path / "x.zip", {"top/a": b"abc" * 9}, zipfile.ZIP_DEFLATED)
+    declared = (27).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(declared, (500).to_bytes(4, "little")))
+    with pytest.raises(DataError, match=r"'top/a' has not the 500 bytes it declares"):
+        list(members(path, 1000))
+
+
 def test_an_archive_that_declares_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_TOTAL", 100)
     path = zipped(tmp_path / "x.zip", FILES)
@@ -79,6 +104,29 @@ def test_a_large_file_in_a_folder(tmp_path):
     (tmp_path / "x.png").write_bytes(bytes(1001))
     with pytest.raises(DataError, match=r"x\.png: at most 1000 bytes wanted, got 1001"):
         list(members(tmp_path, 1000))
+
+
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (lambda path: path.symlink_to("/dev/zero"), "a regular file wanted, got crw"),
+        (lambda path: os.mkfifo(path), "a regular file wanted, got prw"),
+        (lambda path: path.symlink_to("nowhere"), "not readable"),
+        (lambda path: path.symlink_to(path.name), "not readable"),
+    ],
+)
+def test_what_is_no_regular_file_in_a_folder(tmp_path, make, got):
+    (tmp_path / "a.png").write_bytes(b"one")
+    make(tmp_path / "b.png")
+    with pytest.raises(DataError, match=rf"b\.png: {got}"):
+        list(members(tmp_path, 1000))
+
+
+def test_a_link_to_a_regular_file_is_that_file(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "a.png").write_bytes(b"one")
+    (tmp_path / "one" / "b.png").symlink_to(tmp_path / "a.png")
+    assert list(members(tmp_path / "one", 1000)) == [("one/b.png", b"one")]
 
 
 def test_an_encrypted_file(tmp_path):

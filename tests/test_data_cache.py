@@ -146,6 +146,50 @@ def test_a_mapped_file_cut_short_is_made_anew(folder):
     assert rows.times == 1 + len(range(0, len(whole), 13))
 
 
+def flipped(content, k):
+    return content[:k] + bytes([content[k] ^ 1 << k % 8]) + content[k + 1 :]
+
+
+def test_a_flipped_bit_in_a_mapped_file_is_noticed_at_first_use(folder):
+    rows = Rows()
+    mapped(rows)
+    [file] = folder.iterdir()
+    whole = file.read_bytes()
+    for times, k in enumerate(range(0, len(whole), 3), 2):
+        file.write_bytes(flipped(whole, k))
+        mapped(rows)
+        assert rows.times == times
+    for end in (whole[:-1], whole[:-4], whole + b"x"):
+        file.write_bytes(end)
+        mapped(rows)
+    assert rows.times == times + 3
+
+
+def test_a_mapped_file_is_read_through_once_in_a_process(monkeypatch):
+    read = []
+    is_whole = cache._is_whole
+    monkeypatch.setattr(cache, "_is_whole", lambda path: read.append(path) or is_whole(path))
+    rows = Rows()
+    for _ in range(3):
+        mapped(rows)
+    assert len(read) == 1
+
+
+def test_damaged_files_are_found_on_request(folder):
+    assert cache.damaged() == []
+    mapped(Rows())
+    cache.cached("x", "key", Build())
+    [big] = folder.glob("*.npy")
+    assert cache.damaged() == []
+    for file in (big, folder / "x.npz"):
+        whole = file.read_bytes()
+        for damage in (b"", flipped(whole, len(whole) // 2), whole[:-5]):
+            file.write_bytes(damage)
+            assert cache.damaged() == [file]
+        file.write_bytes(whole)
+    assert cache.damaged() == []
+
+
 def test_rows_that_fail_leave_no_file(folder):
     def failing():
         yield Rows.wanted[0]

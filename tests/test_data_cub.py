@@ -1,5 +1,7 @@
 """Birds: generated files in the layout of docs/data.md."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,18 @@ def renamed_archive(file):
     file.with_suffix(".npz").replace(file)
 
 
+def pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def declares(file, shape):
+    """An array's heading that promises more than there is."""
+    with file.open("wb") as opened:
+        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(opened, header)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -144,6 +158,20 @@ def renamed_archive(file):
             lambda r: np.save(r / "features" / f"{NAMES[5]}.npy", features(5) * np.nan),
             r"006\.Bird_6\.npy: finite numbers wanted",
         ),
+        (  # finite, but not in float32
+            lambda r: np.save(r / "features" / f"{NAMES[5]}.npy", np.full((4, 1024), 1e300)),
+            r"006\.Bird_6\.npy: finite numbers wanted, in float32 too",
+        ),
+        (
+            lambda r: pipe(r / "features" / f"{NAMES[5]}.npy"),
+            r"006\.Bird_6\.npy: a regular file wanted, got prw",
+        ),
+        (lambda r: pipe(r / "classes.txt"), r"classes\.txt: a regular file wanted, got prw"),
+        (
+            lambda r: declares(r / "features" / f"{NAMES[5]}.npy", (1 << 50, 1024)),
+            r"006\.Bird_6\.npy: not readable as a NumPy array",
+        ),
+        (lambda r: first_line(r, " ".join(["1e300"] * 312)), "312 percentages wanted"),
         (
             lambda r: np.save(r / "features" / f"{NAMES[5]}.npy", features(5)[:, :, :2]),
             r"006\.Bird_6\.npy: 3 crops of each image wanted, as in 005\.Bird_5, got 2",

@@ -211,6 +211,28 @@ def test_distortions_are_drawn_for_every_image():
     assert moved.sum() > 9  # one in 128 stays as it is
 
 
+@pytest.mark.parametrize("rotations", ["none", "classes", "class-episode"])
+def test_spans_of_equal_length_draw_what_an_array_draws(rotations):
+    data = dataset(rotations=rotations)
+    spans = np.array([(D * k, D) for k in range(C)])
+    rows = ImageDataset(data.images.reshape(-1, H, H, 1), data.names, rotations, spans=spans)
+    for a, b in zip(
+        *(each.draw(np.random.default_rng(6), 4, 5, 3) for each in (data, rows)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert repr(rows) == repr(data)
+
+
+def test_spans_say_whose_drawings_are_whose():
+    images = np.arange(9, dtype=np.uint8).reshape(9, 1, 1, 1)
+    data = ImageDataset(images, ["last", "first"], spans=np.array([(5, 4), (0, 2)]))
+    x, _ = data.draw(np.random.default_rng(0), 500, 2, 2)
+    seen = Counter(map(tuple, np.sort(x.reshape(-1, 2)).tolist()))
+    assert set(seen) == {(0, 1), (5, 6), (5, 7), (5, 8), (6, 7), (6, 8), (7, 8)}
+    assert data.n_drawings == 2
+    assert "× 2 (of first) to 4 drawings" in repr(data)
+
+
 def test_an_unknown_rotation_is_named():
     with pytest.raises(ValueError, match=r"rotations: one of none, .* wanted, got 'tilted'"):
         dataset(rotations="tilted")

@@ -1,5 +1,7 @@
 """mini-ImageNet: generated lists and photographs in Ravi's layout."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from scratchmeta.run import experiment
 
 COUNTS = {"train": 3, "val": 2, "test": 2}
 SHOTS = 4
+NAME = "n0train100000002.jpg"
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +38,11 @@ def root(tmp_path):
                 lines.append(f"{name},n0{split}{k}")
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+def pipe(file):
+    file.unlink()
+    os.mkfifo(file)
 
 
 def lines(root, split="train"):
@@ -129,6 +137,12 @@ def test_photographs_are_decoded_once(root, monkeypatch, cache):
             lambda r: (r / "images" / "n0train100000002.jpg").write_bytes(b"\xff\xd8\xff" * 9),
             r"n0train100000002\.jpg: damaged picture",
         ),
+        (  # 100 kB that decode to 240 MB
+            lambda r: Image.new("1", (9000, 9000)).save(r / "images" / NAME, "PNG"),
+            r"n0train100000002\.jpg: .* at most 67108864 pixels wanted, got 9000 × 9000",
+        ),
+        (lambda r: pipe(r / "images" / NAME), "n0train100000002.jpg: a regular file wanted"),
+        (lambda r: pipe(r / "train.csv"), r"train\.csv: a regular file wanted, got prw"),
         (
             lambda r: (r / "train.csv").write_bytes(b"\xff\xfe\x80"),
             r"train\.csv: lines of text wanted",

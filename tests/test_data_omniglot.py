@@ -294,6 +294,19 @@ def test_a_file_that_does_not_belong(root, cache, change, match):
     assert not cache.exists()  # nothing doubtful is kept
 
 
+@pytest.mark.parametrize("target", ["/dev/zero", "nowhere"])
+def test_a_link_in_a_folder_to_what_is_no_picture(root, cache, target):
+    archive = root / "images_background.zip"
+    with zipfile.ZipFile(archive) as whole:
+        whole.extractall(root)
+    archive.unlink()
+    file = root / first()
+    file.unlink()
+    file.symlink_to(target)
+    refusal(root, f"{file}: (a regular file wanted, got crw|not readable)")
+    assert not cache.exists()
+
+
 def test_a_missing_drawing(root):
     files = dict(list(CONTENTS["images_background"].items())[1:])
     zipped(root / "images_background.zip", files)

@@ -1,4 +1,4 @@
-"""Attention on the CPU: values against loops over scalars, gradients by complex step."""
+"""Attention, by Numba and in CUDA: against loops over scalars, gradients by complex step."""
 
 import math
 import tracemalloc
@@ -9,11 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_tools import LAYOUTS, RTOL, assert_close, three_threads
 
-from scratchmeta.kernels import attention as kernels
+from scratchmeta.kernels import attention
 
 SCORES = ["cosine", "dot"]
-# (Q, N, D, V): plain loops; one tile; tiles with ends, in groups; more of everything than a tile
+# (Q, N, D, V): plain loops; one tile; tiles with ends, in groups; more of everything than a tile;
+# whole tiles and nothing else, of Numba's and of CUDA's
 SIZES = [(3, 5, 4, 2), (17, 4, 8, 8), (97, 70, 9, 5), (49, 400, 3, 17), (130, 257, 33, 65)]
+SIZES += [(48, 64, 16, 8), (64, 128, 16, 64), (128, 64, 64, 128)]
+
+
+@pytest.fixture(scope="module")
+def kernels(on):
+    return on(attention)
 
 
 def oracle(query, keys, values, scale, score):
@@ -56,7 +63,7 @@ def drawn(rng, dtype, lead, q, n, d, v):
     layout=st.sampled_from(sorted(LAYOUTS)),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_against_loops_over_scalars(score, dtype, lead, sizes, layout, seed):
+def test_against_loops_over_scalars(kernels, score, dtype, lead, sizes, layout, seed):
     rng = np.random.default_rng(seed)
     query, keys, values, _ = (LAYOUTS[layout](a) for a in drawn(rng, dtype, lead, *sizes))
     scale = rng.standard_normal((*lead, sizes[0])).astype(dtype)
@@ -72,9 +79,10 @@ def test_against_loops_over_scalars(score, dtype, lead, sizes, layout, seed):
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_gradients_by_complex_step(score, sizes, rng, monkeypatch):
-    query, keys, values, g = drawn(rng, np.float64, (2,), *sizes)
-    scale = rng.standard_normal((2, sizes[0]))
+@pytest.mark.parametrize("batch", [1, 2])  # one alone is shared among the threads
+def test_gradients_by_complex_step(kernels, score, batch, sizes, rng, monkeypatch):
+    query, keys, values, g = drawn(rng, np.float64, (batch,), *sizes)
+    scale = rng.standard_normal((batch, sizes[0]))
     inputs = [query, keys, values, scale]
     with three_threads(monkeypatch):
         out, logsumexp = kernels.attention(*inputs, score)
@@ -90,7 +98,7 @@ def test_gradients_by_complex_step(score, sizes, rng, monkeypatch):
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_float32_against_float64(score, sizes, rng):
+def test_float32_against_float64(kernels, score, sizes, rng):
     query, keys, values, g = drawn(rng, np.float64, (2,), *sizes)
     results = []
     for dtype in (np.float64, np.float32):
@@ -104,7 +112,7 @@ def test_float32_against_float64(score, sizes, rng):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_scale_as_a_number_and_by_head(score, rng):
+def test_scale_as_a_number_and_by_head(kernels, score, rng):
     query, keys, values, g = drawn(rng, np.float64, (3, 2), 4, 5, 3, 2)
     heads = rng.standard_normal((3, 2))
     for scale, rows in (
@@ -125,7 +133,7 @@ def test_scale_as_a_number_and_by_head(score, rng):
 
 
 @pytest.mark.parametrize("queries", [3, 40])
-def test_zero_vectors_are_like_nothing(queries, rng):
+def test_zero_vectors_are_like_nothing(kernels, queries, rng):
     query, keys, values, g = drawn(rng, np.float64, (), queries, 6, 4, 3)
     query[1], keys[2] = 0, 0
     out, logsumexp = kernels.attention(query, keys, values, 3.0)
@@ -139,7 +147,7 @@ def test_zero_vectors_are_like_nothing(queries, rng):
 
 @pytest.mark.parametrize("queries", [3, 40])
 @pytest.mark.parametrize("dtype", RTOL)
-def test_scores_far_beyond_the_range_of_exp(queries, dtype, rng):
+def test_scores_far_beyond_the_range_of_exp(kernels, queries, dtype, rng):
     """The largest score wins, whether the others are near or 10,000 below it."""
     query = np.full((queries, 2), 100, dtype)
     keys = np.array([[-50, -50], [50, 50], [49.5, 50], [0, 0]], dtype)
@@ -154,7 +162,29 @@ def test_scores_far_beyond_the_range_of_exp(queries, dtype, rng):
 
 
 @pytest.mark.parametrize("queries", [3, 40])
-def test_nan_stays_in_its_row(queries, rng):
+@pytest.mark.parametrize("dtype", RTOL)
+@pytest.mark.parametrize("order", [1, -1], ids=["rising", "falling"])
+@pytest.mark.parametrize("highest", [80, -30, -80])
+def test_far_scores_over_many_keys(kernels, highest, order, dtype, queries, rng):
+    """50 apart, near the ends of exp's range or below them: what counts is how far apart."""
+    scores = np.sort(rng.uniform(highest - 50, highest, 300))[::order].astype(dtype)
+    query, keys = np.ones((queries, 1), dtype), scores[:, None]
+    values, g = rng.standard_normal((300, 3)), rng.standard_normal((queries, 3))
+    values, g = values.astype(dtype), g.astype(dtype)
+    out, logsumexp = kernels.attention(query, keys, values, 1.0, "dot")
+    wanted, ell = oracle(query[0], keys, values, 1.0, "dot")
+    assert_close(out, np.tile(wanted, (queries, 1)), 4 * RTOL[dtype])
+    assert_close(logsumexp, np.full(queries, ell), 4 * RTOL[dtype])
+    _, gk, gv, _ = kernels.attention_backward(g, query, keys, values, out, logsumexp, 1.0, "dot")
+    p = np.exp(scores.astype(float) - ell)[:, None]
+    g = g.sum(axis=0, dtype=float)
+    # logsumexp has an error of its last digit, and with it every p
+    assert_close(gv, p * g, 1e2 * RTOL[dtype])
+    assert_close(gk, p * (values - wanted) @ g[:, None], 1e2 * RTOL[dtype])
+
+
+@pytest.mark.parametrize("queries", [3, 40])
+def test_nan_stays_in_its_row(kernels, queries, rng):
     query, keys, values, _ = drawn(rng, np.float64, (), queries, 70, 4, 3)
     query[2, 1] = np.nan
     for score in SCORES:
@@ -168,17 +198,17 @@ def test_nan_stays_in_its_row(queries, rng):
 def test_no_matrix_of_all_scores(rng):
     """Memory beside the results stays far below Q N numbers."""
     query, keys, values, g = drawn(rng, np.float32, (), 1536, 1536, 8, 8)
-    out, logsumexp = kernels.attention(query, keys, values)  # compiles
-    kernels.attention_backward(g, query, keys, values, out, logsumexp)
+    out, logsumexp = attention.attention(query, keys, values)  # compiles
+    attention.attention_backward(g, query, keys, values, out, logsumexp)
     tracemalloc.start()
-    out, logsumexp = kernels.attention(query, keys, values)
-    kernels.attention_backward(g, query, keys, values, out, logsumexp)
+    out, logsumexp = attention.attention(query, keys, values)
+    attention.attention_backward(g, query, keys, values, out, logsumexp)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < query.shape[0] * keys.shape[0] * 4 / 8
 
 
-def test_what_does_not_fit_is_named(rng):
+def test_what_does_not_fit_is_named(kernels, rng):
     query, keys, values, g = drawn(rng, np.float64, (2,), 4, 5, 3, 2)
     with pytest.raises(ValueError, match=r"attention: wanted query .*got \(2, 4, 3\), \(2, 5, 2\)"):
         kernels.attention(query, keys[..., :2], values)

@@ -1,4 +1,4 @@
-"""Convolution on the CPU: kernels against loops over pixels, and as adjoints of one another."""
+"""Convolution, by Numba and in CUDA: against loops over pixels, and as adjoints of one another."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,11 @@ from kernel_tools import LAYOUTS, RTOL, assert_close, three_threads
 from scratchmeta import backend, ops
 from scratchmeta.kernels import conv
 from scratchmeta.verify.gradcheck import gradcheck
+
+
+@pytest.fixture(scope="module")
+def kernels(on):
+    return on(conv)
 
 
 def oracle(x, w, gy, stride, pads):
@@ -31,10 +36,10 @@ def result_size(x_shape, w_shape, stride, pads):
     return tuple((n + low + high - k) // stride + 1 for n, k, (low, high) in sizes)
 
 
-def computed(x, w, gy, stride, pads):
-    y = conv.conv2d(x, w, stride, pads, gy.shape[2:4])
-    gx = conv.conv2d_input(gy, w, x.shape, stride, pads)
-    return y, gx, conv.conv2d_weight(x, gy, (len(x), *w.shape[1:]), stride, pads)
+def computed(kernels, x, w, gy, stride, pads):
+    y = kernels.conv2d(x, w, stride, pads, gy.shape[2:4])
+    gx = kernels.conv2d_input(gy, w, x.shape, stride, pads)
+    return y, gx, kernels.conv2d_weight(x, gy, (len(x), *w.shape[1:]), stride, pads)
 
 
 def drawn(rng, dtype, x_shape, w_shape, stride, pads):
@@ -64,12 +69,12 @@ OUTSIDE = (1, 1, 4, 2, 1), (1, 2, 1, 1, 1), 1, ((0, 0), (2, 2))
 @given(shapes(), st.sampled_from(sorted(LAYOUTS)), st.integers(0, 2**32 - 1))
 @example(OUTSIDE, "contiguous", 0)
 @example(((1, 1, 4, 0, 2), (1, 2, 1, 2, 1), 1, ((0, 0), (0, 2))), "contiguous", 0)
-def test_against_loops_over_pixels(dtype, drawn_shapes, layout, seed):
+def test_against_loops_over_pixels(kernels, dtype, drawn_shapes, layout, seed):
     (*x_shape, c), (*w_shape, _, f), stride, pads = drawn_shapes
-    lanes = conv.lanes(np.dtype(dtype))
+    lanes = conv.lanes(np.dtype(dtype)) if kernels.cupy is None else 1
     x_shape, w_shape = (*x_shape, lanes * c), (*w_shape, lanes * c, lanes * f)
     x, w, gy = drawn(np.random.default_rng(seed), dtype, x_shape, w_shape, stride, pads)
-    got = computed(*(LAYOUTS[layout](a) for a in (x, w, gy)), stride, pads)
+    got = computed(kernels, *(LAYOUTS[layout](a) for a in (x, w, gy)), stride, pads)
     each = np.broadcast_to(w, (len(x), *w.shape[1:]))
     for a, wanted in zip(got, oracle(x, each, gy, stride, pads), strict=True):
         assert a.dtype == dtype
@@ -78,23 +83,23 @@ def test_against_loops_over_pixels(dtype, drawn_shapes, layout, seed):
 
 @pytest.mark.parametrize("banks", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_strips_parts_and_their_ends(banks, stride, rng, monkeypatch):
+def test_strips_parts_and_their_ends(kernels, banks, stride, rng, monkeypatch):
     """More windows than a strip, more strips than a part of gw, on three threads as on one."""
     pads = ((1, 1), (1, 0))
     x, w, gy = drawn(rng, "float32", (2, 37, 9, 7, 8), (banks, 3, 3, 8, 16), stride, pads)
-    alone = computed(x, w, gy, stride, pads)
+    alone = computed(kernels, x, w, gy, stride, pads)
     with three_threads(monkeypatch):
-        together = computed(x, w, gy, stride, pads)
-    precise = computed(*(a.astype(np.float64) for a in (x, w, gy)), stride, pads)
+        together = computed(kernels, x, w, gy, stride, pads)
+    precise = computed(kernels, *(a.astype(np.float64) for a in (x, w, gy)), stride, pads)
     for a, b, c in zip(alone, together, precise, strict=True):
         assert np.array_equal(a, b)
         assert_close(a, c, 2e-5)
 
 
-def test_adjoint_in_the_image_and_in_the_filters(rng):
+def test_adjoint_in_the_image_and_in_the_filters(kernels, rng):
     """⟨gy, conv2d(x, w)⟩ = ⟨conv2d_input(gy, w), x⟩ = ⟨conv2d_weight(x, gy), w⟩."""
     x, w, gy = drawn(rng, "float64", (2, 5, 8, 6, 4), (2, 3, 2, 4, 8), 2, ((1, 0), (0, 2)))
-    y, gx, gw = computed(x, w, gy, 2, ((1, 0), (0, 2)))
+    y, gx, gw = computed(kernels, x, w, gy, 2, ((1, 0), (0, 2)))
     assert np.vdot(gx, x) == pytest.approx(np.vdot(gy, y), rel=1e-12)
     assert np.vdot(gw, w) == pytest.approx(np.vdot(gy, y), rel=1e-12)
 
@@ -145,18 +150,18 @@ def test_kernels_run_where_the_columns_fill_vectors(dtype, rng, monkeypatch):
             assert_close(on, off, RTOL[dtype])
 
 
-def test_what_does_not_fit_is_named(rng):
+def test_what_does_not_fit_is_named(kernels, rng):
     x, w, gy = drawn(rng, "float64", (2, 3, 5, 4, 4), (2, 3, 3, 4, 8), 1, ((1, 1), (1, 1)))
     same = 1, ((1, 1), (1, 1))
     with pytest.raises(ValueError, match=r"conv2d: wanted images .*got .*\(2, 3, 3, 5, 8\)"):
-        conv.conv2d(x, np.ones((2, 3, 3, 5, 8)), *same, (5, 4))
+        kernels.conv2d(x, np.ones((2, 3, 3, 5, 8)), *same, (5, 4))
     with pytest.raises(ValueError, match=r"conv2d: wanted images .*\(2, 3, 4, 4, 8\) with pads"):
-        conv.conv2d(x, w, *same, (4, 4))
+        kernels.conv2d(x, w, *same, (4, 4))
     with pytest.raises(ValueError, match=r"conv2d: wanted images .*\(3, 3, 3, 4, 8\)"):
-        conv.conv2d(x, np.ones((3, 3, 3, 4, 8)), *same, (5, 4))
+        kernels.conv2d(x, np.ones((3, 3, 3, 4, 8)), *same, (5, 4))
     with pytest.raises(ValueError, match="conv2d_input: wanted images"):
-        conv.conv2d_input(gy[:, :2], w, x.shape, *same)
+        kernels.conv2d_input(gy[:, :2], w, x.shape, *same)
     with pytest.raises(ValueError, match="conv2d_weight: wanted images"):
-        conv.conv2d_weight(x, gy[..., :4], w.shape, *same)
+        kernels.conv2d_weight(x, gy[..., :4], w.shape, *same)
     with pytest.raises(TypeError, match="conv2d: wanted arrays of float32 or of float64"):
-        conv.conv2d(x, w.astype(np.float32), *same, (5, 4))
+        kernels.conv2d(x, w.astype(np.float32), *same, (5, 4))

@@ -1,4 +1,4 @@
-"""The LSTM cell on the CPU: values against loops over scalars, derivatives by complex step."""
+"""The LSTM cell, by Numba and in CUDA, against loops over scalars and by complex step."""
 
 import math
 
@@ -9,6 +9,11 @@ from hypothesis import strategies as st
 from kernel_tools import LAYOUTS, RTOL, assert_close, three_threads
 
 from scratchmeta.kernels import lstm
+
+
+@pytest.fixture(scope="module")
+def kernels(on):
+    return on(lstm)
 
 
 def sigma(x):
@@ -45,10 +50,10 @@ SHAPES = st.tuples(
 
 @pytest.mark.parametrize("dtype", RTOL)
 @given(shape=SHAPES, layout=st.sampled_from(sorted(LAYOUTS)), seed=st.integers(0, 2**32 - 1))
-def test_gates_against_loops_over_scalars(dtype, shape, layout, seed):
+def test_gates_against_loops_over_scalars(kernels, dtype, shape, layout, seed):
     rng, (lead, n) = np.random.default_rng(seed), shape
     z, c = (3 * rng.standard_normal((*lead, k)).astype(dtype) for k in (4 * n, n))
-    h_new, c_new, gates = lstm.gates(LAYOUTS[layout](z), LAYOUTS[layout](c))
+    h_new, c_new, gates = kernels.gates(LAYOUTS[layout](z), LAYOUTS[layout](c))
     assert h_new.dtype == c_new.dtype == gates.dtype == dtype
     assert (h_new.shape, c_new.shape, gates.shape) == (c.shape, c.shape, z.shape)
     for index in np.ndindex(c.shape):
@@ -64,14 +69,14 @@ def test_gates_against_loops_over_scalars(dtype, shape, layout, seed):
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 0), (2, 33)], ids=str)
-def test_both_orders_of_derivatives_by_complex_step(lead, rng, monkeypatch):
+def test_both_orders_of_derivatives_by_complex_step(kernels, lead, rng, monkeypatch):
     n = 7
     z, u = rng.standard_normal((2, *lead, 4 * n))
     c, gh, gc, v = rng.standard_normal((4, *lead, n))
     with three_threads(monkeypatch):
-        h_new, c_new, gates = lstm.gates(z, c)
-        gz, gc_before = lstm.gates_backward(gh, gc, c, c_new, gates)
-        double = lstm.gates_double_backward(u, v, gh, gc, c, c_new, gates)
+        h_new, c_new, gates = kernels.gates(z, c)
+        gz, gc_before = kernels.gates_backward(gh, gc, c, c_new, gates)
+        double = kernels.gates_double_backward(u, v, gh, gc, c, c_new, gates)
     assert_close(h_new, step(z, c)[0], 1e-14)
     for x, gradient, f in (
         (z, gz, lambda z: step(z, c)),
@@ -90,36 +95,36 @@ def test_both_orders_of_derivatives_by_complex_step(lead, rng, monkeypatch):
         assert np.sum(gradient * w) == pytest.approx(wanted, rel=1e-12, abs=1e-12)
 
 
-def test_float32_against_float64(rng):
+def test_float32_against_float64(kernels, rng):
     z, u = rng.standard_normal((2, 9, 40))
     c, gh, gc, v = rng.standard_normal((4, 9, 10))
     results = []
     for dtype in (np.float64, np.float32):
         a = [x.astype(dtype) for x in (u, v, gh, gc, c)]
-        h_new, c_new, gates = lstm.gates(z.astype(dtype), a[4])
-        first = lstm.gates_backward(*a[2:], c_new, gates)
-        results.append((h_new, *first, *lstm.gates_double_backward(*a, c_new, gates)))
+        h_new, c_new, gates = kernels.gates(z.astype(dtype), a[4])
+        first = kernels.gates_backward(*a[2:], c_new, gates)
+        results.append((h_new, *first, *kernels.gates_double_backward(*a, c_new, gates)))
         assert all(r.dtype == dtype for r in results[-1])
     for wanted, got in zip(*results, strict=True):
         assert_close(got, wanted, 5e-6)
 
 
 @pytest.mark.parametrize("dtype", RTOL)
-def test_saturated_gates(dtype):
+def test_saturated_gates(kernels, dtype):
     """z = ±10⁴: gates of 0 or 1, no overflow, nothing but zeros behind them."""
     z = np.array([[-1e4, 1e4, 1e4, 1e4], [1e4, -1e4, -1e4, -1e4]], dtype)
     c = np.array([[0.5], [0.5]], dtype)
-    h_new, c_new, gates = lstm.gates(z, c)
+    h_new, c_new, gates = kernels.gates(z, c)
     assert_close(gates, np.array([[0, 1, 1, 1], [1, 0, -1, 0]], dtype), 1e-12)
     assert_close(c_new, np.array([[0.5], [-1]], dtype), 1e-12)
     assert_close(h_new, np.array([[np.tanh(0.5)], [0]], dtype), 1e-6)
     ones = np.ones_like(c)
-    gz, _ = lstm.gates_backward(ones, ones, c, c_new, gates)
+    gz, _ = kernels.gates_backward(ones, ones, c, c_new, gates)
     assert_close(gz, np.zeros_like(z), 1e-12)
 
 
 @pytest.mark.parametrize("per_element", [False, True], ids=["shared", "one for each task"])
-def test_the_cell_and_its_gradients(per_element, rng):
+def test_the_cell_and_its_gradients(kernels, per_element, rng):
     t, rows, d, n = 2, 3, 4, 5
     lead = (t,) if per_element else ()
     x, h, c = (rng.standard_normal((t, rows, k)) for k in (d, n, n))
@@ -130,10 +135,10 @@ def test_the_cell_and_its_gradients(per_element, rng):
     def cell(x, h, c, w_x, w_h, b):
         return step(x @ w_x + h @ w_h + (b[:, None] if per_element else b), c)
 
-    h_new, c_new, gates = lstm.lstm_cell(*inputs)
+    h_new, c_new, gates = kernels.lstm_cell(*inputs)
     for got, wanted in zip((h_new, c_new), cell(*inputs), strict=True):
         assert_close(got, wanted, 1e-13)
-    gradients = lstm.lstm_cell_backward(gh, gc, *inputs, c_new, gates)
+    gradients = kernels.lstm_cell_backward(gh, gc, *inputs, c_new, gates)
     for k, gradient in enumerate(gradients):
         assert gradient.shape == inputs[k].shape
         w = rng.standard_normal(inputs[k].shape)
@@ -145,15 +150,15 @@ def test_the_cell_and_its_gradients(per_element, rng):
         assert np.sum(gradient * w) == pytest.approx(wanted, rel=1e-12)
 
 
-def test_what_does_not_fit_is_named(rng):
+def test_what_does_not_fit_is_named(kernels, rng):
     with pytest.raises(ValueError, match=r"gates: wanted z .* got \(2, 9\) and \(2, 3\)"):
-        lstm.gates(np.zeros((2, 9)), np.zeros((2, 3)))
+        kernels.gates(np.zeros((2, 9)), np.zeros((2, 3)))
     with pytest.raises(TypeError, match=r"gates: wanted .* got float64, float32"):
-        lstm.gates(np.zeros((2, 12)), np.zeros((2, 3), np.float32))
+        kernels.gates(np.zeros((2, 12)), np.zeros((2, 3), np.float32))
     c = np.zeros((2, 3))
     with pytest.raises(
         ValueError, match=r"gates_backward: wanted \(2, 12\) 1 times.* got \(2, 3\)"
     ):
-        lstm.gates_backward(c, c, c, c, c)
+        kernels.gates_backward(c, c, c, c, c)
     with pytest.raises(ValueError, match=r"gates_double_backward: wanted \(2, 12\) 2 times"):
-        lstm.gates_double_backward(c, c, c, c, c, c, np.zeros((2, 12)))
+        kernels.gates_double_backward(c, c, c, c, c, c, np.zeros((2, 12)))

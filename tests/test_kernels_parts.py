@@ -133,13 +133,18 @@ def test_products(dtype, transposed, rng):
 # --- unit rows ------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def rows(on):
+    return on(unit)
+
+
 @pytest.mark.parametrize("dtype", RTOL)
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (2, 3, 5), (65, 33)], ids=str)
-def test_unit_rows_and_their_gradient(shape, dtype, rng, monkeypatch):
+def test_unit_rows_and_their_gradient(rows, shape, dtype, rng, monkeypatch):
     x, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
     with three_threads(monkeypatch):
-        y, r = unit.unit(x)
-        gx = unit.unit_backward(g, y, r)
+        y, r = rows.unit(x)
+        gx = rows.unit_backward(g, y, r)
     assert y.dtype == r.dtype == gx.dtype == dtype
     assert r.shape == shape[:-1]
     for i in np.ndindex(r.shape):
@@ -152,21 +157,21 @@ def test_unit_rows_and_their_gradient(shape, dtype, rng, monkeypatch):
 
 
 @pytest.mark.parametrize(("dtype", "length"), [("float32", 1e-19), ("float64", 1e-154)])
-def test_shortest_vectors_count_as_zero(dtype, length):
+def test_shortest_vectors_count_as_zero(rows, dtype, length):
     x = np.array([[length, 0], [2 * length, 0], [0, 0], [np.nan, 0]], dtype)
-    y, r = unit.unit(x)
+    y, r = rows.unit(x)
     np.testing.assert_allclose(y[:3], [[0, 0], [1, 0], [0, 0]], rtol=1e-6)
     assert r[0] == r[2] == 0
     assert np.isnan(y[3, 0])
-    assert not unit.unit_backward(np.ones_like(x), y, r)[[0, 2]].any()
+    assert not rows.unit_backward(np.ones_like(x), y, r)[[0, 2]].any()
 
 
-def test_a_cotangent_that_does_not_fit_is_named():
-    y, r = unit.unit(np.ones((2, 3)))
+def test_a_cotangent_that_does_not_fit_is_named(rows):
+    y, r = rows.unit(np.ones((2, 3)))
     with pytest.raises(
         ValueError, match=r"unit_backward: wanted .* got \(3, 3\), \(2, 3\), \(2,\)"
     ):
-        unit.unit_backward(np.ones((3, 3)), y, r)
+        rows.unit_backward(np.ones((3, 3)), y, r)
 
 
 # --- dense arrays and the disk cache --------------------------------------------------------------

@@ -5,9 +5,11 @@ from scratchmeta.data.alphabets import Pairs, WithinAlphabet
 from scratchmeta.data.archive import DataError
 from scratchmeta.data.cub import CUB
 from scratchmeta.data.described import Described
+from scratchmeta.data.folder import Folder
 from scratchmeta.data.glyphs import Glyphs
 from scratchmeta.data.images import ImageDataset, Numbered
 from scratchmeta.data.mini_imagenet import MiniImageNet
+from scratchmeta.data.mnist import MNIST
 from scratchmeta.data.omniglot import Omniglot
 from scratchmeta.data.sequences import Shuffled
 from scratchmeta.data.sinusoids import Sinusoids
@@ -15,9 +17,11 @@ from scratchmeta.data.splits import Splits
 
 __all__ = [
     "CUB",
+    "MNIST",
     "Copy",
     "DataError",
     "Described",
+    "Folder",
     "Glyphs",
     "ImageDataset",
     "MiniImageNet",

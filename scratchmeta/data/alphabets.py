@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchmeta.data.images import below, distinct
+from scratchmeta.data.images import below, distinct, refuse_unequal
 
 
 class WithinAlphabet:
@@ -20,6 +20,7 @@ class WithinAlphabet:
     """
 
     def __init__(self, dataset: Any) -> None:
+        refuse_unequal(dataset, self)
         self.dataset, self.n_drawings = dataset, dataset.n_drawings
         self.n_classes = max(len(alphabet) for alphabet in dataset.alphabets)
 
@@ -55,6 +56,7 @@ class Pairs:
             raise ValueError(
                 "rotations: wanted for pairs none, classes or episode, got 'class-episode'"
             )
+        refuse_unequal(dataset, self)
         self.dataset, self.n_drawings = dataset, dataset.n_drawings
         several = [alphabet for alphabet in dataset.alphabets if len(alphabet) > 1]
         self._classes = np.concatenate(several)

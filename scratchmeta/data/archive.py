@@ -28,7 +28,8 @@ def members(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
 
     Raises `DataError` for an archive that is not one or is damaged, for an absolute or climbing
     name, a symbolic link, an encrypted file, a compression other than deflate, a file of more than
-    `max_bytes` bytes and an archive of more than `MAX_TOTAL`.
+    `max_bytes` bytes and an archive of more than `MAX_TOTAL`; in a folder for what is no regular
+    file (a device or a pipe never ends) and a link to one.
     """
     return _folder(path, max_bytes) if path.is_dir() else _zip(path, max_bytes)
 
@@ -36,9 +37,25 @@ def members(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
 def _folder(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
     for name in files(path):
         file = Path(name)
-        if (size := file.stat().st_size) > max_bytes:
-            raise DataError(f"{file}: at most {max_bytes} bytes wanted, got {size}")
-        yield f"{path.name}/{file.relative_to(path).as_posix()}", file.read_bytes()
+        try:
+            regular(file, max_bytes)
+            content = file.read_bytes()
+        except OSError as error:  # a link that leads nowhere, or round
+            raise DataError(f"{file}: not readable ({error.strerror})") from error
+        yield f"{path.name}/{file.relative_to(path).as_posix()}", content
+
+
+def regular(file: str | Path, max_bytes: int) -> os.stat_result:
+    """What the system knows of a regular file; `DataError` for what is none or is larger.
+
+    A device or a pipe in its place would never end. Raises OSError where there is nothing.
+    """
+    found = os.stat(file)
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{file}: a regular file wanted, got {stat.filemode(found.st_mode)}")
+    if found.st_size > max_bytes:
+        raise DataError(f"{file}: at most {max_bytes} bytes wanted, got {found.st_size}")
+    return found
 
 
 def files(folder: Path) -> list[str]:
@@ -62,8 +79,7 @@ def _zip(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
             for info in infos:
                 _refuse_hostile(path, info, max_bytes)
                 if not (info.is_dir() or _is_litter(info.filename.split("/"))):
-                    # read() stops at the declared size and compares the checksum
-                    yield info.filename, archive.read(info)
+                    yield info.filename, _content(archive, info)
     except DataError:
         raise
     # ValueError: names and offsets that cannot be; NotImplementedError: versions and flags likewise
@@ -76,6 +92,18 @@ def _zip(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
         NotImplementedError,
     ) as error:
         raise DataError(f"{path}: not readable as a zip archive ({error}); cut short?") from error
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member's content, unpacked no further than a byte beyond the size that it declares.
+
+    `ZipFile.read` unpacks a whole stream before it cuts it there: gigabytes, in a hostile one.
+    """
+    with archive.open(info) as member:
+        content = member.read(info.file_size + 1)  # and at its end it compares the checksum
+    if len(content) != info.file_size:
+        raise EOFError(f"member {info.filename!r} has not the {info.file_size} bytes it declares")
+    return content
 
 
 def _refuse_hostile(path: Path, info: zipfile.ZipInfo, max_bytes: int) -> None:

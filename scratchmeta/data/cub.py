@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchmeta.data.archive import DataError
+from scratchmeta.data.archive import DataError, regular
 from scratchmeta.data.images import below, distinct
 
 SPLITS = ("train", "val", "trainval", "test")
 ATTRIBUTES, FEATURES = 312, 1024  # of a class, of an image
+MAX_LINES = 1 << 24  # bytes of a text; the attributes have 600,000
+MAX_FEATURES = 1 << 30  # bytes of a class; 60 images of 10 crops in float64 have 5,000,000
 MATRIX = "attributes/class_attribute_labels_continuous.txt"
 
 
@@ -96,6 +98,7 @@ class CUB:
 
 def _lines(file: Path) -> list[str]:
     try:
+        regular(file, MAX_LINES)
         found = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError:
         raise DataError(f"{file} not found (docs/data.md says what belongs where)") from None
@@ -119,15 +122,15 @@ def _attributes(root: Path) -> dict[str, np.ndarray]:
     file, rows = root / MATRIX, []
     for number, line in enumerate(_lines(file), 1):
         try:
-            row = np.array([float(word) for word in line.split()], np.float32) / 100
+            row = np.array([float(word) for word in line.split()])
         except ValueError:
             raise DataError(f"{file}, line {number}: numbers wanted, got {line[:40]!r}") from None
-        if len(row) != ATTRIBUTES or not ((row >= 0) & (row <= 1)).all():
+        if len(row) != ATTRIBUTES or not ((row >= 0) & (row <= 100)).all():
             raise DataError(
                 f"{file}, line {number}: {ATTRIBUTES} percentages wanted, got {len(row)} numbers "
-                f"from {100 * row.min():g} to {100 * row.max():g}"
+                f"from {row.min():g} to {row.max():g}"
             )
-        rows.append(row)
+        rows.append(row.astype(np.float32) / 100)
     if len(rows) != len(names):
         raise DataError(f"{file}: {len(names)} lines wanted, one a class, got {len(rows)}")
     return dict(zip(names, rows, strict=True))
@@ -136,10 +139,13 @@ def _attributes(root: Path) -> dict[str, np.ndarray]:
 def _features(file: Path) -> np.ndarray:
     """Read a class's features: (images, F, crops) float32."""
     try:
+        regular(file, MAX_FEATURES)
         with file.open("rb") as opened:  # np.load would read an archive of arrays too
             array = np.lib.format.read_array(opened, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{file} not found (docs/data.md says what belongs where)") from None
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: not readable as a NumPy array: {error}") from error
     if array.dtype.kind != "f" or array.ndim not in (2, 3) or array.shape[1] != FEATURES:
@@ -147,6 +153,8 @@ def _features(file: Path) -> np.ndarray:
             f"{file}: floats (images, {FEATURES}) or (images, {FEATURES}, crops) wanted, got "
             f"{array.dtype} {array.shape}"
         )
-    if not (array.size and np.isfinite(array).all()):
-        raise DataError(f"{file}: finite numbers wanted, got others, or none")
-    return np.atleast_3d(array).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes ∞, and is refused
+        features = np.atleast_3d(array).astype(np.float32)
+    if not (features.size and np.isfinite(features).all()):
+        raise DataError(f"{file}: finite numbers wanted, in float32 too, got others, or none")
+    return features

@@ -11,6 +11,10 @@ ROTATIONS = ("none", "classes", "episode", "class-episode")
 class ImageDataset:
     """C characters of D drawings each, uint8 (C, D, H, W, channels), to draw tasks from.
 
+    Where characters have different numbers of drawings, `images` is all of them (M, H, W, channels)
+    and `spans` (C, 2) says which are whose: the row of the first, and how many. Then `n_drawings`
+    is the least.
+
     The papers turn characters by multiples of 90° in four different ways; `rotations` names the
     convention:
 
@@ -37,6 +41,7 @@ class ImageDataset:
         rotations: str = "none",
         jitter: bool = False,
         affine: bool = False,
+        spans: np.ndarray | None = None,
     ) -> None:
         if rotations not in ROTATIONS:
             raise ValueError(f"rotations: one of {', '.join(ROTATIONS)} wanted, got {rotations!r}")
@@ -45,8 +50,15 @@ class ImageDataset:
         self.rotations = rotations
         self.jitter = jitter
         self.affine = affine
-        self.n_drawings = images.shape[1]
-        self.image_shape = images.shape[2:]
+        if spans is None:
+            each, self.image_shape = images.shape[1], images.shape[2:]
+            spans = np.stack([np.arange(len(names)) * each, np.full(len(names), each)], axis=1)
+            images = images.reshape(-1, *self.image_shape)
+        else:
+            self.image_shape = images.shape[1:]
+        self._rows = images  # (M, H, W, channels)
+        self.starts, self.counts = spans.T
+        self.n_drawings = int(self.counts.min())
 
     @property
     def n_classes(self) -> int:
@@ -84,7 +96,8 @@ class ImageDataset:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Choose distinct classes (T, N) for each task and distinct drawings (T, N, n) of each."""
         classes = distinct(rng, tasks, n_way, self.n_classes)
-        drawings = distinct(rng, tasks * n_way, n, self.n_drawings)
+        characters = classes // 4 if self.rotations == "classes" else classes
+        drawings = distinct(rng, tasks * n_way, n, self.counts[characters].ravel())
         return classes, drawings.reshape(tasks, n_way, n)
 
     def gather(
@@ -110,7 +123,7 @@ class ImageDataset:
 
     def pixels(self, characters: np.ndarray, drawings: np.ndarray) -> np.ndarray:
         """Return a copy of drawings, uint8 (..., H, W, channels); indices broadcast together."""
-        return self.images[characters, drawings]
+        return self._rows[self.starts[characters] + drawings]
 
     def _turns(self, rng: np.random.Generator, tasks: int, n_way: int) -> np.ndarray:
         """Draw how often each class of each task is turned by 90°, int64 (T, N)."""
@@ -120,9 +133,13 @@ class ImageDataset:
         return np.broadcast_to(turns, (tasks, n_way))
 
     def __repr__(self) -> str:
-        size = "×".join(map(str, self.image_shape))
+        size, most = "×".join(map(str, self.image_shape)), self.counts.max()
+        drawings = f"{self.n_drawings} drawings"
+        if self.n_drawings < most:
+            least = self.names[int(self.counts.argmin())]
+            drawings = f"{self.n_drawings} (of {least}) to {most} drawings"
         return (
-            f"{type(self).__name__}({self.n_classes} classes × {self.n_drawings} drawings, {size}, "
+            f"{type(self).__name__}({self.n_classes} classes × {drawings}, {size}, "
             f"rotations={self.rotations!r}, jitter={self.jitter}, affine={self.affine})"
         )
 
@@ -152,6 +169,13 @@ class Numbered:
 
     def __repr__(self) -> str:
         return f"Numbered({self.dataset!r})"
+
+
+def refuse_unequal(dataset: ImageDataset, wanted_by: object) -> None:
+    """Raises ValueError where classes have different numbers of drawings, so other drawers."""
+    if dataset.counts.min() < dataset.counts.max():
+        name = type(wanted_by).__name__
+        raise ValueError(f"{name}: as many drawings of each class wanted, got {dataset}")
 
 
 def below(rng: np.random.Generator, bound: int | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,12 +13,11 @@ collects those that the lists name.
 import csv
 import hashlib
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
-from scratchmeta.data.archive import DataError
+from scratchmeta.data.archive import DataError, regular
 from scratchmeta.data.cache import mapped
 from scratchmeta.data.download import extra
 from scratchmeta.data.images import ImageDataset
@@ -26,7 +25,8 @@ from scratchmeta.data.images import ImageDataset
 SPLITS = ("train", "val", "test")
 LISTS = "https://github.com/twitter-research/meta-learning-lstm/tree/master/data/miniImagenet"
 SIDE = 84
-MAX_BYTES = 1 << 25  # a photograph has about 100,000
+MAX_BYTES = 1 << 25  # a photograph has about 100,000, a list 2,000,000
+MAX_PIXELS = 1 << 26  # a photograph has about 200,000
 
 
 class MiniImageNet(ImageDataset):
@@ -65,6 +65,7 @@ class MiniImageNet(ImageDataset):
 def _listed(file: Path) -> dict[str, list[str]]:
     """Read a list: {label: names of its images}, sorted by label, as many of each."""
     try:
+        regular(file, MAX_BYTES)
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{file} not found; it is one of the lists in {LISTS}") from None
@@ -104,12 +105,10 @@ def _identity(files: list[list[Path]], root: Path) -> str:
     found, missing = [], []
     for path in (path for paths in files for path in paths):
         try:
-            stat = os.stat(path)
+            stat = regular(path, MAX_BYTES)
         except OSError:
             missing.append(path.name)
             continue
-        if stat.st_size > MAX_BYTES:
-            raise DataError(f"{path}: at most {MAX_BYTES} bytes wanted, got {stat.st_size}")
         found.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")
     if missing:
         raise DataError(
@@ -123,7 +122,11 @@ def _decoded(path: Path, size: int) -> np.ndarray:
     """Decode one photograph: uint8 (size, size, 3)."""
     Image = extra("PIL.Image")
     try:
-        with Image.open(path, formats=["JPEG", "PNG"]) as picture:
+        with Image.open(path, formats=["JPEG", "PNG"]) as picture:  # which reads its header only
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(
+                    f"at most {MAX_PIXELS} pixels wanted, got {picture.width} × {picture.height}"
+                )
             colour = picture.convert("RGB")
         return np.asarray(colour.resize((size, size), Image.Resampling.LANCZOS))
     except Exception as error:  # fed odd bytes, Pillow raises even IndexError

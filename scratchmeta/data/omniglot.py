@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchmeta.data.archive import DataError, files, members
+from scratchmeta.data.archive import DataError, files, members, regular
 from scratchmeta.data.cache import Arrays, cached
 from scratchmeta.data.download import extra, fetch
 from scratchmeta.data.images import ImageDataset
@@ -38,6 +38,7 @@ VINYALS = ("train", "val", "trainval", "test")
 
 SIDE, DRAWERS = 105, 20
 MAX_BYTES = 1 << 16  # a picture has about 300
+MAX_LIST = 1 << 24  # the longest list of a split has 200,000
 
 
 class Omniglot(ImageDataset):
@@ -111,6 +112,7 @@ def _in_lake(name: str, split: str) -> bool:
 def _listed(file: Path) -> list[str]:
     """Read a Vinyals split: characters "Alphabet/characterNN", each listed in four rotations."""
     try:
+        regular(file, MAX_LIST)
         lines = file.read_text(encoding="ascii").split()
     except FileNotFoundError:
         raise DataError(f"{file} not found; it is one of the files in {SNELL}") from None
@@ -170,9 +172,18 @@ def _stored(path: Path, part: str, size: int) -> Arrays:
 
 def _identity(path: Path) -> str:
     """Return what changes when the data may have changed: names, sizes and times."""
-    content = [str(path)] if path.is_file() else files(path)
-    stats = [(name, os.stat(name)) for name in content]
+    if path.is_file():
+        stats = [(str(path), os.stat(path))]
+    else:
+        stats = [(name, _picture(name)) for name in files(path)]
     return " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+
+
+def _picture(name: str) -> os.stat_result:
+    try:
+        return regular(name, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{name}: not readable ({error.strerror})") from error
 
 
 def _decoded(path: Path, part: str) -> Arrays:

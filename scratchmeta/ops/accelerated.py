@@ -6,6 +6,7 @@ Each is `fused` from its definition in `reference` and the kernels in the folder
 import numpy as np
 
 from scratchmeta.backend import xp
+from scratchmeta.core import OperationError
 from scratchmeta.ops import reference
 from scratchmeta.ops.fused import fused
 from scratchmeta.ops.linalg import project
@@ -35,12 +36,17 @@ def pairwise_distance(x, y, metric="sqeuclidean", weight=None):
     """
     if metric not in METRICS:
         raise ValueError(f"pairwise_distance: wanted a metric of {METRICS}, got {metric!r}")
+    x, y = _alike("pairwise_distance", x, y)
     if x.shape[-1] != y.shape[-1]:
-        raise ValueError(
+        raise OperationError(
             f"pairwise_distance: wanted y with the {x.shape[-1]} features of x, got shape {y.shape}"
         )
-    x, y = _alike(x, y)
     if metric == "cityblock":
+        if weight is not None and weight.shape not in (x.shape[-1:], (*x.shape[:-2], x.shape[-1])):
+            raise OperationError(
+                f"pairwise_distance: wanted weight {x.shape[-1:]}, one of each feature, or one of "
+                f"each for each leading index, got {weight.shape}, x {x.shape}"
+            )
         return _cityblock(x, y, weight)
     if weight is not None:
         raise ValueError(f"pairwise_distance: weight goes with 'cityblock', not with {metric!r}")
@@ -52,12 +58,18 @@ def _zeros_like(x):
     return xp(x).zeros_like(x)
 
 
-def _alike(*arrays):
+def _alike(name, *arrays):
     """Floating-point arrays (..., N, D) with their leading axes broadcast against one another, as
     kernels want."""
     for a in arrays:
         if a.dtype.kind in "iub":
-            raise ValueError(f"wanted floating-point arrays, got {a.dtype}{tuple(a.shape)}")
+            raise OperationError(
+                f"{name}: wanted floating-point arrays, got {a.dtype}{tuple(a.shape)}"
+            )
+        if a.ndim < 2:
+            raise OperationError(
+                f"{name}: wanted arrays (..., N, D), got {a.dtype}{tuple(a.shape)}"
+            )
     lead = np.broadcast_shapes(*(a.shape[:-2] for a in arrays))
     return [a if a.shape[:-2] == lead else broadcast_to(a, (*lead, *a.shape[-2:])) for a in arrays]
 
@@ -95,7 +107,7 @@ def attention(query, keys, values, scale=1.0):
     `scale` is a number, or an array (...) or (..., Q). For large Q and N the kernels never form the
     Q × N matrix. Raises OperationError when shapes do not fit.
     """
-    return _attention(*_with_keys(query, keys, values), _number(scale))
+    return _attention(*_with_keys("attention", query, keys, values, scale))
 
 
 def cosine_attention(query, keys, values, scale=1.0):
@@ -103,18 +115,27 @@ def cosine_attention(query, keys, values, scale=1.0):
 
     Shapes as in `attention`. A zero vector has cosine 0 with everything, and gradient 0.
     """
-    return _cosine_attention(*_with_keys(query, keys, values), _number(scale))
+    return _cosine_attention(*_with_keys("cosine_attention", query, keys, values, scale))
 
 
-def _number(scale):
-    """NumPy's scalars as numbers, which leave float32 what it is."""
-    return scale.item() if isinstance(scale, np.generic) else scale
-
-
-def _with_keys(query, keys, values):
-    if keys.shape[-2] == 0:
-        raise ValueError(f"attention: wanted at least one key, got keys {keys.shape}")
-    return _alike(query, keys, values)
+def _with_keys(name, query, keys, values, scale):
+    """The arguments as the kernels want them, once they fit; NumPy's scalars as numbers, which
+    leave float32 what it is."""
+    query, keys, values = _alike(name, query, keys, values)
+    (*rows, d), (n, e) = query.shape, keys.shape[-2:]
+    if n == 0:
+        raise OperationError(f"{name}: wanted at least one key, got keys {keys.shape}")
+    if e != d or values.shape[-2] != n:
+        raise OperationError(
+            f"{name}: wanted query (..., Q, D), keys (..., N, D), values (..., N, V), "
+            f"got {query.shape}, {keys.shape}, {values.shape}"
+        )
+    shape = tuple(getattr(scale, "shape", ()))
+    if shape not in ((), tuple(rows[:-1]), tuple(rows)):
+        raise OperationError(
+            f"{name}: wanted scale a number, {tuple(rows[:-1])} or {tuple(rows)}, got {shape}"
+        )
+    return query, keys, values, scale.item() if isinstance(scale, np.generic) else scale
 
 
 def _attention_fused(definition, score):

@@ -21,6 +21,8 @@ import functools
 import inspect
 from collections.abc import Callable
 
+import numpy as np
+
 from scratchmeta import backend
 from scratchmeta.core import DEAD, Tensor, primitive, pull_back, raw, recording
 
@@ -42,10 +44,12 @@ def _is_differentiable(a):
     return backend.is_array(raw(a)) and raw(a).dtype.kind == "f"
 
 
+_TYPES = {np.dtype(np.float32)}, {np.dtype(np.float64)}  # in the machine's own order of bytes
+
+
 def _of_one_type(args):
     """Whether the floating-point arrays among the arguments are all float32 or all float64."""
-    types = {a.dtype.char for a in args if hasattr(a, "dtype") and a.dtype.kind not in "iub"}
-    return types == {"f"} or types == {"d"}
+    return {a.dtype for a in args if hasattr(a, "dtype") and a.dtype.kind not in "iub"} in _TYPES
 
 
 def fused(
@@ -57,10 +61,11 @@ def fused(
     """An operation defined by `reference` and run by kernels while `backend.use_kernels` is on.
 
     It takes the reference's arguments, of which forward and backward get all, in order, and returns
-    the reference's results. Kernels see
-    floating-point arrays of one type, float32 or float64; of others the reference makes what NumPy
-    makes of them. The kernels' contract is the module's; a kernel returns None as the cotangent of
-    an argument that is not an array of floating-point numbers.
+    the reference's results. Kernels see floating-point arrays of one type, float32 or float64 in
+    the machine's own order of bytes; of others the reference makes what NumPy makes of them. The
+    kernels' contract is the module's; a kernel returns None as the cotangent of an argument that is
+    not an array of floating-point numbers. ∞ and NaN among the inputs give ∞ and NaN where the
+    reference has them; only in gradients one may have ∞ where the other has NaN.
     """
     signature = inspect.signature(reference)
 

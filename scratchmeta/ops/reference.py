@@ -6,7 +6,7 @@ by the engine alone, they answer when kernels are off, and every kernel is check
 
 import numpy as np
 
-from scratchmeta.core import raw
+from scratchmeta.core import OperationError, raw
 from scratchmeta.ops.conv import max_pool2d
 from scratchmeta.ops.elementwise import (
     abs,
@@ -68,6 +68,10 @@ def lstm_gates(z, c):
 
     i, f, g, o = z;  c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g);  h' = σ(o) ⊙ tanh(c').
     """
+    if not c.ndim or z.shape != (*c.shape[:-1], 4 * c.shape[-1]):
+        raise OperationError(
+            f"lstm_gates: wanted z (..., 4H) and c (..., H), got {z.shape} and {c.shape}"
+        )
     i, f, g, o = split(z, 4)
     c = sigmoid(f) * c + sigmoid(i) * tanh(g)
     return sigmoid(o) * tanh(c), c

@@ -1,12 +1,13 @@
 """CUDA kernels run on the CPU: `RawModule` in place of CuPy's, for NumPy arrays.
 
 The text of a .cu file is compiled by g++ as it is, with cuda_on_host.h before it, into a shared
-library that is kept in the user's cache. A launch works on copies of its arrays with NaN on either
-side, once with the threads in order and once in reverse, and raises `LaunchError` where
+library that is kept in the user's cache. A launch works on copies of its arrays, once with the
+threads in order and the arrays' ends at a protected page, once in reverse order with their
+beginnings at one, and raises `LaunchError` where
 
   - an argument is not what the kernel's parameter wants (a GPU would take the bytes as they are)
   - the header finds barriers that diverge, shuffles without a partner, indices out of bounds
-  - something is written outside of the arrays
+  - something is read or written outside of the arrays: behind the end or before the beginning
   - the two orders give different results: threads race.
 """
 
@@ -14,6 +15,7 @@ import ctypes
 import fcntl
 import hashlib
 import itertools
+import mmap
 import os
 import re
 import shutil
@@ -35,7 +37,7 @@ FLAGS = (
 )
 MOST_THREADS, MOST_SHARED_BYTES = 1024, 48 * 1024
 LARGEST_BLOCK, LARGEST_GRID = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
-PADDING = 512  # bytes of NaN before and after an array
+GUARD = 256 * mmap.PAGESIZE  # protected bytes before and after an array's pages
 NAN = 0xFF  # a byte; of these consist a NaN of any width and the integer −1
 
 
@@ -188,33 +190,37 @@ class Function:
 
     def _run(self, grid, block, args, arrays, shared_mem, is_reversed):
         """The arrays after the launch, and whether numbers were added in no fixed order."""
-        buffers = {(a.ctypes.data, a.nbytes): _padded(a) for a in arrays}
-        values = []
-        for arg in args:
+        copies = {(a.ctypes.data, a.nbytes): Copy(a, at_end=not is_reversed) for a in arrays}
+        values, guards = [], []
+        for i, arg in enumerate(args):
             if isinstance(arg, np.ndarray):
-                buffer = buffers[arg.ctypes.data, arg.nbytes]
-                values.append(np.array(buffer.ctypes.data + PADDING, np.uintp))
+                copy = copies[arg.ctypes.data, arg.nbytes]
+                values.append(np.array(copy.edges[1], np.uintp))
+                guards.append(Guard(*copy.edges, i))
+            elif arg is None:
+                values.append(np.array(0, np.uintp))
+                guards.append(Guard(0, 0, 0, mmap.PAGESIZE, i))
             else:
-                values.append(np.array(0, np.uintp) if arg is None else np.array(arg))
+                values.append(np.array(arg))
         atomic = ctypes.c_bool()
         error = self._launch(
             (ctypes.c_uint * 3)(*grid),
             (ctypes.c_uint * 3)(*block),
             ctypes.c_size_t(shared_mem),
             (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values)),
+            (Guard * len(guards))(*guards),
+            ctypes.c_int(len(guards)),
             ctypes.c_bool(is_reversed),
             ctypes.byref(atomic),
         )
         if error:
             raise LaunchError(error.decode())
         results = []
-        for array, buffer in zip(arrays, buffers.values(), strict=True):
-            before, after = buffer[:PADDING], buffer[PADDING + array.nbytes :]
-            if (before != NAN).any() or (after != NAN).any():
+        for array, copy in zip(arrays, copies.values(), strict=True):
+            if (copy.rest != NAN).any():
                 i = next(i for i, arg in enumerate(args) if arg is array)
                 raise LaunchError(f"{self.name}: argument {i}: written outside of the array")
-            inside = buffer[PADDING : PADDING + array.nbytes]
-            results.append(inside.view(array.dtype).reshape(array.shape))
+            results.append(copy.inside.view(array.dtype).reshape(array.shape))
         return results, atomic.value
 
     def _compare(self, args, array, one, other, atomic):
@@ -239,10 +245,36 @@ def _bits(parameter: str) -> str:
     return re.sub("[iub]", "i", parameter)
 
 
-def _padded(array: np.ndarray) -> np.ndarray:
-    """The array's bytes between PADDING bytes of NaN, aligned as device memory is."""
-    room = np.full(array.nbytes + 3 * PADDING, NAN, np.uint8)
-    first = -room.ctypes.data % PADDING
-    buffer = room[first : first + array.nbytes + 2 * PADDING]
-    buffer[PADDING : PADDING + array.nbytes] = array.reshape(-1).view(np.uint8)
-    return buffer
+class Guard(ctypes.Structure):
+    """The header's struct of this name."""
+
+    _fields_ = (*((name, ctypes.c_void_p) for name in ("before", "first", "end", "behind")),)
+    _fields_ += (("argument", ctypes.c_int),)
+
+
+class Copy:
+    """The array's bytes in pages of their own, the rest NaN, with protected pages on either side.
+
+    The bytes are at the pages' end or at their beginning, hence aligned as the numbers want it, if
+    not as well as device memory is.
+    """
+
+    def __init__(self, array: np.ndarray, at_end: bool):
+        size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory = mmap.mmap(-1, size + 2 * GUARD, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        whole = np.frombuffer(memory, np.uint8)
+        pages, before = whole[GUARD : GUARD + size], whole.ctypes.data
+        first = size - array.nbytes if at_end else 0
+        self.inside = pages[first : first + array.nbytes]
+        self.inside[...] = array.reshape(-1).view(np.uint8)
+        self.rest = pages[:first] if at_end else pages[array.nbytes :]
+        self.rest[...] = NAN
+        start = before + GUARD + first
+        self.edges = before, start, start + array.nbytes, before + 2 * GUARD + size
+        for page in (before, before + GUARD + size):
+            if _C.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(GUARD), _NO_ACCESS):
+                raise OSError(ctypes.get_errno(), "mprotect")
+
+
+_C = ctypes.CDLL(None, use_errno=True)
+_NO_ACCESS = 0  # PROT_NONE, of sys/mman.h

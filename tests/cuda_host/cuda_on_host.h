@@ -9,12 +9,14 @@
 //   - threads of a block wait at different barriers, or some of them have returned
 //   - a mask of a warp function names a lane that does something else, or a shuffle reads a lane outside it
 //   - an index leaves an array of known length (g++ -fsanitize=bounds), shared memory included
-//   - dynamic shared memory is written behind its end.
+//   - dynamic shared memory is written behind its end
+//   - a protected page is read or written, as the caller has them on either side of its arrays.
 // A .cu file may have no mutable variables of its own but shared ones: all of .bss is taken for shared memory.
 
 #pragma once
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <ucontext.h>
@@ -125,6 +127,42 @@ __attribute__((noinline)) inline void start(Thread& t, char* stack) {
     if (_setjmp(machine->scheduler) == 0) setcontext(&context);
 }
 
+// --- memory that is not the kernel's --------------------------------------------------------------
+
+// An array, `first` ... `end`, the ends of the protected pages on either side, and which argument it is.
+struct Guard {
+    char *before, *first, *end, *behind;
+    int argument;
+};
+
+OUTSIDE_BSS const Guard* guards = nullptr;
+OUTSIDE_BSS int guards_size = 0;
+OUTSIDE_BSS struct sigaction handler_before = {};
+
+// Names the argument whose pages were touched; any other fault is for whoever handled faults before.
+inline void touched(int, siginfo_t* info, void*) {
+    char* at = static_cast<char*>(info->si_addr);
+    for (const Guard* g = guards; g < guards + guards_size; g++) {
+        const bool is_before = at >= g->before && at < g->first;
+        if (!is_before && !(at >= g->end && at < g->behind)) continue;
+        const std::string bytes = std::to_string(is_before ? g->first - at : at - g->end);
+        fail("argument " + std::to_string(g->argument) + ": thread " + triple(threadIdx) + " reads or writes outside of the array, " +
+             bytes + (is_before ? " bytes before its beginning" : " bytes behind its end"));
+    }
+    sigaction(SIGSEGV, &handler_before, nullptr);
+}
+
+// While it lives, touching the guards' pages stops the launch.
+struct Guarded {
+    Guarded(const Guard* g, int n) {
+        guards = g, guards_size = n;
+        struct sigaction action = {};
+        action.sa_sigaction = touched, action.sa_flags = SA_SIGINFO | SA_NODEFER;  // _longjmp restores no mask
+        sigaction(SIGSEGV, &action, &handler_before);
+    }
+    ~Guarded() { sigaction(SIGSEGV, &handler_before, nullptr); }
+};
+
 // --- the scheduler --------------------------------------------------------------------------------
 
 // Lets the threads of a mask go on, if all of them have come; lanes that the block does not have are not waited for.
@@ -233,7 +271,9 @@ template <class... P, void (*kernel)(P...)> struct Call<kernel> {
 
 // The error, or "". arguments[i] points to the i-th argument.
 inline const char* launch(void (*body)(void**), const char* kernel, const unsigned* grid, const unsigned* block,
-                          size_t dynamic_bytes, void** arguments, bool reversed, bool* rounds_by_order) {
+                          size_t dynamic_bytes, void** arguments, const Guard* guards, int guards_size, bool reversed,
+                          bool* rounds_by_order) {
+    const Guarded guarded(guards, guards_size);
     gridDim = {grid[0], grid[1], grid[2]}, blockDim = {block[0], block[1], block[2]};
     const size_t size = size_t(blockDim.x) * blockDim.y * blockDim.z;
     // fibers that a launch has brought to their end serve the next one of this size
@@ -381,9 +421,10 @@ inline float __fdividef(float x, float y) { return x / y; }
 
 #define ENTRY(number, ...)                                                                                             \
     extern "C" __attribute__((visibility("default"))) const char* launch_##number(                                     \
-        const unsigned* grid, const unsigned* block, size_t dynamic_bytes, void** arguments, bool reversed, bool* atomic) { \
+        const unsigned* grid, const unsigned* block, size_t dynamic_bytes, void** arguments,                           \
+        const cuda_host::Guard* guards, int guards_size, bool reversed, bool* atomic) {                                \
         return cuda_host::launch(cuda_host::Call<&__VA_ARGS__>::body, #__VA_ARGS__, grid, block, dynamic_bytes, arguments, \
-                                 reversed, atomic);                                                                    \
+                                 guards, guards_size, reversed, atomic);                                               \
     }                                                                                                                  \
     extern "C" __attribute__((visibility("default"))) const char* signature_##number() {                               \
         return cuda_host::Call<&__VA_ARGS__>::signature();                                                             \

@@ -8,7 +8,8 @@ comparison, a condition; a term, a factor, a call or a statement left out.
 import ast
 import contextlib
 import copy
-import importlib
+import fnmatch
+import importlib.util
 import os
 import signal
 import sys
@@ -85,8 +86,8 @@ class Mutant:
 class Source:
     """A subject: parts of modules, and the tests that are to find mistakes in them.
 
-    `parts` are names of modules, or of what is defined in one: scratchmeta.nn, or
-    scratchmeta.nn:Conv2d.init. `tests` are run one after another, the quickest first, as pytest is
+    `parts` are names of modules, or patterns of what is defined in one: scratchmeta.nn, or
+    scratchmeta.nn:*.init. `tests` are run one after another, the quickest first, as pytest is
     told them, until one fails.
     """
 
@@ -112,8 +113,8 @@ class Source:
 
 def _mutants(part: str) -> Iterator[Mutant]:
     module, _, inside = part.partition(":")
-    spec = importlib.util.find_spec(module)
-    root = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    source = importlib.util.find_spec(module).origin
+    root = ast.parse(Path(source).read_text(encoding="utf-8"))
     short = module.removeprefix("scratchmeta.")
     for path, name in _definitions(root, inside):
         within = _at(root, path)
@@ -137,7 +138,7 @@ def _definitions(root: ast.Module, inside: str) -> Iterator[tuple[tuple, str]]:
             elif (
                 isinstance(child, ast.FunctionDef | ast.Assign | ast.AnnAssign)
                 and not (name or "").startswith("__repr")
-                and (named == inside or named.startswith(f"{inside}.") or not inside)
+                and fnmatch.fnmatchcase(named, inside or "*")
             ):
                 yield at, named or "module"
 

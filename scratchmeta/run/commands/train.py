@@ -50,6 +50,13 @@ class TrainOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; the exit status."""
+    config, options = read(argv)
+    with backend.use(options.backend):
+        return _train(config, options, argv)
+
+
+def read(argv: Sequence[str]) -> tuple[Config, TrainOptions]:
+    """The configuration that a command line asks for, and its options."""
     resume, network = _value(argv, "--resume"), _value(argv, "--network")
     if resume:
         record = Run.open(resume).config
@@ -64,8 +71,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(_options(config), argv, "train", _defaults(config, more))
     if resume:
         _refuse_changes(config, options)
-    with backend.use(options.backend):
-        return _train(config, options, argv)
+    return _asked(config, options), options
 
 
 def _options(config: Config) -> type[TrainOptions]:
@@ -148,7 +154,6 @@ def _refuse_changes(was: Config, options: TrainOptions) -> None:
 
 def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
     memory.keep_freed()
-    config = _asked(config, options)
     algorithm = experiment.algorithm(config)
     experiment.refuse_other_ways(config, config.training.test_shape[0])
     splits = experiment.splits(config, options.data_dir)

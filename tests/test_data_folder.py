@@ -1,0 +1,405 @@
+"""One's own pictures: generated drawings, in every order that a folder can have and cannot."""
+
+import contextlib
+import os
+import shutil
+import warnings
+
+import drawings
+import numpy as np
+import pytest
+from drawings import CLASSES, COUNTS
+from PIL import Image
+
+from scratchmeta import episodes
+from scratchmeta.data import DataError, Folder, Pairs, WithinAlphabet, folder, pictures
+
+
+@pytest.fixture(scope="session")
+def twelve(tmp_path_factory):
+    return drawings.folder(tmp_path_factory.mktemp("folder") / "twelve")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCRATCHMETA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Four classes of 3 to 6 drawings, to be damaged."""
+    return drawings.folder(
+        tmp_path / "few",
+        {name: 3 + k for k, name in enumerate(["round/a", "round/b", *CLASSES[4:6]])},
+    )
+
+
+def files(root, name):
+    return sorted((root / name).iterdir())
+
+
+# --- classes and pictures ---
+
+
+def test_every_class_has_all_its_pictures(twelve):
+    data = Folder(twelve, "all", image_size=20)
+    assert data.names == tuple(sorted(CLASSES))
+    assert dict(zip(data.names, data.counts.tolist(), strict=True)) == COUNTS
+    assert (data.n_classes, data.n_drawings, data.image_shape) == (12, 5, (20, 20, 3))
+    for k, name in enumerate(data.names):
+        got = data.pixels(np.full(COUNTS[name], k), np.arange(COUNTS[name]))
+        for number, file in enumerate(files(twelve, name)):
+            with Image.open(file) as picture:
+                whole = picture.convert("RGB")
+            wanted = np.asarray(whole.resize((20, 20), Image.Resampling.BILINEAR))
+            np.testing.assert_array_equal(got[number], wanted)
+
+
+def test_episodes_reach_every_picture_and_no_other_class(twelve):
+    """Which picture is drawn is uniform over its own class, however many that has."""
+    data = Folder(twelve, "all", image_size=16)
+    rng, seen = np.random.default_rng(0), {k: [] for k in range(12)}
+    for _ in range(100):
+        classes, numbers = data.choose(rng, 2, 4, 5)
+        for row, each in zip(classes.ravel(), numbers.reshape(-1, 5), strict=True):
+            assert len(set(each.tolist())) == 5
+            seen[row] += each.tolist()
+    for row, numbers in seen.items():
+        count = data.counts[row]
+        found = np.bincount(numbers, minlength=count)
+        assert len(found) == count
+        assert (found > 0).all()
+        assert (np.abs(found - len(numbers) / count) < 6 * np.sqrt(len(numbers) / count)).all()
+    batch = episodes.sample(data, n_way=5, k_shot=1, n_query=4, tasks=3, seed=7, index=2)
+    again = episodes.sample(data, n_way=5, k_shot=1, n_query=4, tasks=3, seed=7, index=2)
+    assert batch.query_x.shape == (3, 20, 16, 16, 3)
+    np.testing.assert_array_equal(batch.query_x, again.query_x)
+
+
+def test_turns_as_classes_keep_their_counts(twelve):
+    data = Folder(twelve, "all", image_size=16, rotations="classes")
+    assert data.n_classes == 48
+    classes, numbers = data.choose(np.random.default_rng(0), 300, 5, 5)
+    assert (numbers < data.counts[classes // 4][..., None]).all()
+    assert numbers.max() > 35
+
+
+def test_a_class_with_too_few_pictures_is_named(twelve):
+    message = (
+        r"at most the 5 drawings .*Folder\(12 classes × 5 \(of round/a\) to 40 drawings, 16×16×3"
+    )
+    with pytest.raises(ValueError, match=message):
+        episodes.sample(Folder(twelve, "all", image_size=16), n_way=2, k_shot=1, n_query=5)
+
+
+def test_what_needs_the_same_hands_in_all_classes_refuses(twelve):
+    for kind in (Pairs, WithinAlphabet):
+        message = rf"{kind.__name__}: as many drawings of each class wanted, got .*5 \(of round/a\)"
+        with pytest.raises(ValueError, match=message):
+            kind(Folder(twelve, "all", image_size=16))
+
+
+# --- who is in which split ---
+
+
+def test_splits_are_drawn_by_shares_and_seed(twelve):
+    def names(split, **options):
+        return Folder(twelve, split, image_size=16, **options).names
+
+    parts = [names(split) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [6, 3, 3]
+    assert sorted(sum(parts, ())) == sorted(CLASSES)
+    assert names("test") == parts[2]
+    assert any(names("test", split_seed=seed) != parts[2] for seed in (1, 2))
+    assert [len(names(s, shares=(10, 1, 1))) for s in ("train", "val", "test")] == [10, 1, 1]
+    assert [len(names(s, shares=(98, 1, 1))) for s in ("train", "val", "test")] == [10, 1, 1]
+    with pytest.raises(
+        DataError, match=r"twelve: classes for training, .* got 12 classes in shares"
+    ):
+        names("train", shares=(1, 98, 1))
+
+
+def test_each_split_shows_its_own_pictures(twelve):
+    every = Folder(twelve, "all", image_size=16)
+    for split in ("train", "val", "test"):
+        part = Folder(twelve, split, image_size=16)
+        for k, name in enumerate(part.names):
+            row = every.names.index(name)
+            numbers = np.arange(COUNTS[name])
+            np.testing.assert_array_equal(part.pixels(k, numbers), every.pixels(row, numbers))
+
+
+@pytest.mark.parametrize("validation", ["val", "validation"])
+def test_splits_by_sub_folders(twelve, tmp_path, validation):
+    root = tmp_path / "sorted"
+    for split, kind in {"train": "round", validation: "square", "test": "lines"}.items():
+        shutil.copytree(twelve / kind, root / split / "deeper" / kind)
+    for split, kind in {"train": "round", "val": "square", "test": "lines"}.items():
+        data = Folder(root, split, image_size=16)
+        assert data.names == tuple(f"deeper/{kind}/{letter}" for letter in "abcd")
+        assert data.counts.tolist() == [COUNTS[f"{kind}/{letter}"] for letter in "abcd"]
+    assert Folder(root, "all", image_size=16).n_classes == 12
+
+
+def test_splits_by_a_list(few):
+    lines = ["round/b,test", "round/a,train", "square/a,validation", "square/b,train"]
+    (few / "splits.csv").write_text("class,split\n" + "\n".join(lines) + "\n")
+    assert Folder(few, "train", image_size=16).names == ("round/a", "square/b")
+    assert Folder(few, "val", image_size=16).names == ("square/a",)
+    assert Folder(few, "test", image_size=16).names == ("round/b",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], r"splits\.csv: columns class,split wanted, got ''"),
+        (["class"], r"splits\.csv: columns class,split wanted, got 'class'"),
+        (
+            ["class,split", "round/a"],
+            r"line 2: a class and one of train, val, test wanted, got 'rou",
+        ),
+        (["class,split", "round/a,dev"], r"line 2: .* wanted, got 'round/a,dev'"),
+        (["class,split", "round/a,train", "round/a,test"], r"line 3: 'round/a' is listed twice"),
+        (["class,split", "round/z,train"], r"line 2: .*few/round/z has no pictures"),
+        (
+            ["class,split", "round/a,train"],
+            r"splits\.csv: every class wanted, got none of 'round/b'",
+        ),
+        (
+            ["class,split", *(f"{name},train" for name in ("round/a", "round/b", *CLASSES[4:6]))],
+            r"splits\.csv: classes for each of train, val, test wanted, got none for val",
+        ),
+        (
+            ["class,split", "x" * 140_000],
+            r"splits\.csv: lines class,split wanted, got field larger",
+        ),
+    ],
+)
+def test_a_list_that_cannot_be_is_named(few, lines, message):
+    (few / "splits.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=message):
+        Folder(few, image_size=16)
+
+
+def test_a_list_of_another_encoding_is_named(few):
+    (few / "splits.csv").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(DataError, match=r"splits\.csv: lines class,split wanted, got 'utf-8'"):
+        Folder(few, image_size=16)
+
+
+def test_splits_by_some_of_the_sub_folders_are_refused(few):
+    (few / "round").rename(few / "train")
+    with pytest.raises(DataError, match=r"few: sub-folders train, val, test and no others wanted"):
+        Folder(few, image_size=16)
+    (few / "square" / "a").rename(few / "val")
+    (few / "square" / "b").rename(few / "square" / "z")
+    (few / "square").rename(few / "test")
+    with pytest.raises(DataError, match=r"few/val: a sub-folder for each class wanted, got pict"):
+        Folder(few, image_size=16)
+
+
+def test_a_class_in_two_splits_is_refused(few):
+    for split, old in {"train": "round/a", "val": "round/b", "test": "square/b"}.items():
+        (few / split).mkdir()
+        (few / old).rename(few / split / "a" if split != "val" else few / split / "b")
+    shutil.rmtree(few / "round")
+    shutil.rmtree(few / "square")
+    with pytest.raises(
+        DataError, match=r"few/train/a: other classes .* got 'a' as in .*few/test/a"
+    ):
+        Folder(few, image_size=16)
+
+
+# --- what a picture becomes ---
+
+
+def save(root, picture, name="00.png", **options):
+    picture.save(root / "round" / "a" / name, **options)
+
+
+def first(root, **options):
+    """The first picture of round/a."""
+    return Folder(root, "all", image_size=16, **options).pixels(0, 0)
+
+
+def test_gray_and_inverted(few):
+    colour, gray = first(few), first(few, channels=1)
+    assert gray.shape == (16, 16, 1)
+    weights = np.array([0.299, 0.587, 0.114])
+    assert np.abs(gray[..., 0] - colour @ weights).max() < 3
+    np.testing.assert_array_equal(first(few, channels=1, invert=True), 255 - gray)
+    np.testing.assert_array_equal(first(few, invert=True), 255 - colour)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_pictures_of_every_kind_of_pixel(few, mode):
+    """A black square on white is what it is however it is stored; where it can be, on nothing."""
+    ink = np.zeros((32, 32), bool)
+    ink[8:24, 8:24] = True
+    white = Image.fromarray(np.where(ink, 0, 255).astype(np.uint8))
+    transparent = Image.fromarray(np.stack([np.zeros((32, 32)), 255 * ink], -1).astype(np.uint8))
+    name = "00.png"
+    if mode == "I;16":
+        picture = Image.fromarray(np.where(ink, 255, 65535).astype(np.uint16))
+    elif mode in ("LA", "RGBA"):
+        picture = transparent.convert(mode)
+    else:
+        picture, name = white.convert(mode), "00.tif"
+    picture.save(few / name)
+    got = pictures.read(few / name, 16, 3)
+    assert got.shape == (16, 16, 3)
+    assert (got[5:11, 5:11] < 2).all()
+    assert (got[:3] > 253).all()
+
+
+def test_numbers_that_are_no_brightness_are_refused(few):
+    save(few, Image.fromarray(np.ones((8, 8), np.float32)), "00.tif")
+    with pytest.raises(DataError, match=r"00\.tif: .*pixels of 8 or 16 bits wanted, got 'F'"):
+        first(few)
+
+
+def test_photographs_are_turned_as_their_camera_says(few):
+    picture = Image.fromarray(np.repeat([[0, 255]], 16, 0).astype(np.uint8)).resize((32, 32))
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn clockwise is to be made
+    save(few, picture, "00.jpg", exif=exif, quality=95)
+    (few / "round" / "a" / "00.png").unlink()
+    got = first(few, channels=1)[..., 0]
+    assert (got[:4] < 20).all()
+    assert (got[-4:] > 235).all()
+
+
+def test_a_large_photograph_is_read_small(few):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (5, 4, 3)).astype(np.uint8)).resize((1600, 2000))
+    save(few, picture, "00.jpg", quality=95)
+    (few / "round" / "a" / "00.png").unlink()
+    wanted = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR), int)
+    assert np.abs(first(few) - wanted).max() < 6
+
+
+# --- the cache ---
+
+
+def test_pictures_are_decoded_once(few, monkeypatch, cache):
+    before = Folder(few, "all", image_size=16)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "read", None)
+        for split in ("train", "val", "test"):
+            assert not Folder(few, split, image_size=16).images.flags.writeable
+        Folder(few, "all", image_size=16, split_seed=3)
+    assert len(list(cache.iterdir())) == 1
+    black = Image.new("RGB", (9, 9))
+    save(few, black)
+    assert first(few).max() == 0  # a changed picture is read anew
+    save(few, black, "zz.png")
+    assert Folder(few, "all", image_size=16).counts[0] == before.counts[0] + 1
+    assert len(list(cache.iterdir())) == 1
+
+
+# --- what is wrong is named ---
+
+
+def test_other_files_are_passed_over_with_a_warning(few):
+    (few / "round" / "a" / "notes.txt").write_text("drawn in spring")
+    (few / "round" / "a" / ".DS_Store").write_text("?")
+    (few / "round" / "a" / "00.eps").write_text("%!PS a program")
+    with pytest.warns(UserWarning, match=r"few: 2 files are passed over.*first round/a/00\.eps"):
+        data = Folder(few, "all", image_size=16)
+    assert data.counts[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda a: shutil.rmtree(a.parent.parent), r"few: no such folder"),
+        (lambda a: (a / "00.png").write_bytes(b""), r"round/a/00\.png: damaged, or no picture"),
+        (lambda a: (a / "00.png").write_text("hello"), r"round/a/00\.png: damaged, or no picture"),
+        (
+            lambda a: (a / "00.png").write_text("%!PS-Adobe-3.0 EPSF-3.0"),
+            r"00\.png: damaged, or no",
+        ),
+        (
+            lambda a: (a / "00.png").write_bytes((a / "00.png").read_bytes()[:60]),
+            r"00\.png: damaged",
+        ),
+        (
+            lambda a: (a / "01.jpg").write_bytes((a / "01.jpg").read_bytes()[:700]),
+            r"01\.jpg: damaged",
+        ),
+        (
+            lambda a: (a / "x").mkdir(),
+            r"round/a: either pictures .* or folders wanted, got both: 00",
+        ),
+        (lambda a: (a.parent / "x").mkdir(), r"round/x: no pictures in it"),
+        (
+            lambda a: shutil.copy(a / "00.png", a.parent.parent / "x.png"),
+            r"few: either pictures .* or folders wanted, got both: x\.png",
+        ),
+        (lambda a: (a.parent / "x").symlink_to(a), r"round/x: a folder wanted, got a link to one"),
+        (lambda a: (a / "x.png").symlink_to(a / "none.png"), r"a/x\.png: a file wanted"),
+        (lambda a: os.mkfifo(a / "x.png"), r"a/x\.png: a file wanted, and it is none"),
+    ],
+)
+def test_what_is_wrong_is_named(few, damage, message, cache):
+    damage(few / "round" / "a")
+    with pytest.raises(DataError, match=message):
+        Folder(few, image_size=16)
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_pictures_without_folders_are_named(few):
+    with pytest.raises(DataError, match=r"round/a: a sub-folder for each class wanted, got pict"):
+        Folder(few / "round" / "a", image_size=16)
+
+
+def test_a_picture_of_too_many_pixels_or_bytes(few, monkeypatch):
+    save(few, Image.new("1", (20_000, 20_000)))  # a few thousand bytes, and 400 million pixels
+    with pytest.raises(DataError, match=r"00\.png: .*decompression bomb"):
+        first(few)
+    save(few, Image.new("1", (8200, 8200)))
+    with pytest.raises(
+        DataError, match=r"00\.png: at most 67108864 pixels wanted, got 8200 × 8200"
+    ):
+        first(few)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 1000)
+    with pytest.raises(DataError, match=r"00\.png: at most 1000 bytes wanted"):
+        first(few)
+
+
+def test_no_byte_of_a_picture_can_be_changed_into_another_kind_of_error(few):
+    """Bytes inverted, in files of every format: a picture, or DataError and nothing else."""
+    rng = np.random.default_rng(0)
+    kinds = {
+        "png": {},
+        "jpg": {},
+        "gif": {},
+        "webp": {},
+        "bmp": {},
+        "tif": {},
+        "ico": {},
+        "tga": {},
+    }
+    for ending in kinds:
+        file = few / f"x.{ending}"
+        drawings.draw("round/a", 1).resize((12, 12)).save(file)
+        whole = file.read_bytes()
+        for place in {*range(60), *rng.integers(0, len(whole), 60).tolist()} & {*range(len(whole))}:
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+            with warnings.catch_warnings(), contextlib.suppress(DataError):
+                warnings.simplefilter("ignore")  # Pillow's own, of odd metadata
+                assert pictures.read(file, 8, 3).shape == (8, 8, 3)
+
+
+def test_wrong_arguments_are_named(few):
+    for options, message in [
+        ({"split": "dev"}, "split: one of train, val, test, all wanted, got 'dev'"),
+        ({"image_size": 0}, "image_size: at least 1 wanted, got 0"),
+        ({"channels": 2}, r"channels: 1 \(gray\) or 3 \(RGB\) wanted, got 2"),
+        ({"shares": (1, 1)}, r"shares: three positive numbers wanted, got \(1, 1\)"),
+        ({"shares": (1, 0, 1)}, r"shares: three positive numbers wanted, got \(1, 0, 1\)"),
+        ({"rotations": "tilted"}, "rotations: one of none, "),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Folder(few, **options)
