@@ -22,11 +22,14 @@ read-only view, or share its memory with another one or with the cotangent that 
 
 import functools
 import inspect
+import reprlib
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
 from operator import attrgetter
 from typing import Any
+
+import numpy as np
 
 from scratchmeta import backend, tree
 
@@ -54,6 +57,11 @@ class Node:
         self.parents, self.out, self.slot = parents, out, slot
         self.number = _next_number()
 
+    def __repr__(self):
+        if self.op is None:
+            return f"Node({self.number}: {'leaf' if self.slot is None else f'output {self.slot}'})"
+        return f"Node({self.number}: {self.op.__name__} -> {_described(self.out)})"
+
 
 class Tensor:
     """An array to differentiate with respect to, or the result of operations on such.
@@ -69,16 +77,16 @@ class Tensor:
     """
 
     __slots__ = ("data", "node")
-    # Makes `ndarray * Tensor` ask Tensor.__rmul__ instead of looping over elements.
-    __array_ufunc__ = None
+    # Above NumPy's and CuPy's: makes `ndarray * Tensor` ask Tensor.__rmul__. There is no
+    # __array_ufunc__, so that np.exp(Tensor) asks __array__, which says what to do.
+    __array_priority__ = 1000
 
     def __init__(self, data, node=None):
         if node is None:
             node = Node()
             if isinstance(data, Tensor):
                 raise TypeError("Tensor: wanted an array, got a Tensor")
-            if not backend.is_array(data):
-                data = backend.asarray(data)
+            data = backend.plain(data) if backend.is_array(data) else backend.asarray(data)
         self.data, self.node = data, node
 
     shape = property(attrgetter("data.shape"))
@@ -107,8 +115,9 @@ class Tensor:
     def __array__(self, dtype=None, copy=None):
         if self.node is not DEAD:
             raise TypeError(
-                "a live Tensor does not turn into an array silently: "
-                "read .data, or stop_gradient it first"
+                "a live Tensor does not turn into an array silently: for np.exp(x) write "
+                "ops.exp(x), of scratchmeta.ops; for its numbers read .data, or stop_gradient it "
+                "first"
             )
         data = backend.xp(self.data).asarray(self.data, dtype)  # NumPy wants no scalars here
         return data.copy() if copy else data
@@ -171,30 +180,23 @@ class OperationError(ValueError):
     """An operation was given arguments that do not fit; the message names it and their shapes."""
 
 
-def _explain(op, args, kwargs, error):
+def _described(value):
+    value = raw(value)
+    return f"{value.dtype}{tuple(value.shape)}" if backend.is_array(value) else reprlib.repr(value)
+
+
+def explain(op: Callable, args: Sequence, kwargs: dict, error: Exception) -> OperationError:
     """An OperationError that says which operation, with what, and what was wrong with it."""
-
-    def describe(value):
-        value = raw(value)
-        return f"{value.dtype}{tuple(value.shape)}" if backend.is_array(value) else repr(value)
-
+    if isinstance(getattr(error, "obj", None), list | tuple | int | float | str):  # no attribute
+        error = TypeError(f"wanted arrays or Tensors, got a {type(error.obj).__name__}")
     names = op.names + [op.names[-1] if op.names else ""] * len(args)
-    given = [f"{name}={describe(a)}" for name, a in zip(names, args, strict=False)]
-    given += [f"{name}={describe(a)}" for name, a in kwargs.items()]
+    given = [f"{name}={_described(a)}" for name, a in zip(names, args, strict=False)]
+    given += [f"{name}={_described(a)}" for name, a in kwargs.items()]
     return OperationError(f"{op.__name__}({', '.join(given)}): {error}")
 
 
-def _unwrap(args):
-    """The arguments as raw arrays, and the live node each came from, or None."""
-    plain, parents = [], []
-    for a in args:
-        if type(a) is Tensor:
-            plain.append(a.data)
-            parents.append(None if a.node is DEAD else a.node)
-        else:
-            plain.append(a)
-            parents.append(None)
-    return plain, parents
+# Types of constants that are not worth a call of `backend.plain`.
+_PLAIN = frozenset((np.ndarray, float, int, tuple, type(None)))
 
 
 def primitive(
@@ -208,7 +210,8 @@ def primitive(
     several-output operation: g is then a list, with None for an output that nothing depends on.
     The operation keeps its rules in the list `op.rules` (or in `op.joint`).
 
-    Raises OperationError where the function itself raises ValueError, TypeError or IndexError.
+    Raises OperationError where the function itself raises ValueError, TypeError, IndexError or
+    AttributeError, and for arrays that are not only arrays (see `backend.plain`).
     """
 
     def decorate(forward):
@@ -224,18 +227,27 @@ def primitive(
                 while len(args) < len(rules) and names[len(args)] in kwargs:
                     args += (kwargs.pop(names[len(args)]),)
             plain, parents = args, None
-            for a in args:
-                if type(a) is Tensor:
-                    plain, parents = _unwrap(args)
-                    break
             try:
+                for a in args:
+                    if type(a) is Tensor:  # then raw arrays, and the live node each came from
+                        plain, parents = [], []
+                        for b in args:
+                            if type(b) is Tensor:
+                                plain.append(b.data)
+                                parents.append(None if b.node is DEAD else b.node)
+                            else:
+                                plain.append(b if type(b) in _PLAIN else backend.plain(b))
+                                parents.append(None)
+                        break
                 out = forward(*plain, **kwargs)
+                if parents is None:
+                    if type(out) is list:  # what Python makes of a sum or a multiple of lists
+                        raise TypeError("wanted arrays or Tensors, got lists")
+                    return out
             except OperationError:
                 raise
-            except (ValueError, TypeError, IndexError) as error:
-                raise _explain(op, args, kwargs, error) from error
-            if parents is None:
-                return out
+            except (ValueError, TypeError, IndexError, AttributeError) as error:
+                raise explain(op, args, kwargs, error) from error
             live = any(parents) and (not _ever_off or _thread.recording)
             node = Node(op, plain, kwargs, parents, out) if live else DEAD
             if type(out) is tuple:

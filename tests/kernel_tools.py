@@ -89,5 +89,6 @@ def three_threads(monkeypatch):
             cache.cache_clear()
         assert threads.count() == 3
         yield
+        threads._pool().shutdown()
     for cache in caches:
         cache.cache_clear()

@@ -61,3 +61,25 @@ def test_a_kernel_that_is_wrong_is_not_timed(kernels, monkeypatch):
     monkeypatch.setattr(kernels.pairwise, "cityblock", lambda x, y: 1.01 * right(x, y))
     with pytest.raises(AssertionError, match=r"L1.*: wanted agreement to 2e-04"):
         kernels.main(["--only", "L1", "--backend", "numpy"])
+
+
+def test_the_table_of_registers(monkeypatch, tmp_path, capsys):
+    """Of every kernel of every file, whatever NVRTC reports."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import registers
+    from cuda_host import nvrtc
+
+    def compiled(code, names, architecture):
+        assert all(name.partition("<")[0] in code for name in names)
+        return b"", [nvrtc.Usage(name, int(architecture[3:]), 48, 0) for name in names]
+
+    monkeypatch.setattr(nvrtc, "compiled", compiled)
+    monkeypatch.setattr(nvrtc, "version", lambda: "12.9")
+    registers.main(["sm_70", "sm_90", "--write", str(tmp_path / "table.md")])
+    text = capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text("utf-8") == text
+    head, _, _, _, *rows = text.splitlines()
+    assert head == "NVRTC 12.9, sm_70 / sm_90"
+    assert "| unit.cu | unit_backward<double> | 70 / 90 | 48 / 48 | 0 / 0 |" in rows
+    sources = [path.read_text("utf-8") for path in (ROOT / "kernels").glob("*.cu")]
+    assert len(rows) == 2 * sum(source.count("__global__") for source in sources)

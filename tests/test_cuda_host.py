@@ -208,7 +208,7 @@ def compiled_before(*parts):
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     place = folder() / "cuda_on_host"
     place.mkdir(parents=True, exist_ok=True)
-    return place / f"{key}.sm_90"
+    return place / f"{key}.accepted"
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
@@ -232,13 +232,21 @@ def test_nvcc_compiles_every_kernel_for_sm_90(stem, tmp_path):
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed")
+@pytest.mark.parametrize("architecture", ["sm_70", "sm_80", "sm_90"])
 @pytest.mark.parametrize("stem", SOURCES)
-def test_nvrtc_compiles_every_kernel_for_sm_90(stem):
-    """What CuPy compiles with accepts less than nvcc: it has no headers."""
+def test_nvrtc_compiles_every_kernel(stem, architecture):
+    """What CuPy compiles with accepts less than nvcc: it has no headers. Nothing is spilled."""
+    if architecture not in nvrtc.architectures():
+        pytest.skip(f"NVRTC {nvrtc.version()} does not know {architecture}")
     code = SOURCES[stem].read_text(encoding="utf-8")
-    accepted = compiled_before("nvrtc", nvrtc.OPTIONS, code)
+    accepted = compiled_before("nvrtc", nvrtc.version(), nvrtc.OPTIONS, architecture, code)
     if not accepted.exists():
-        assert nvrtc.compiled(code, spelled_out(stem), ["-std=c++17"])
+        machine_code, used = nvrtc.compiled(code, spelled_out(stem), architecture)
+        assert machine_code
+        assert [usage.kernel for usage in used] == spelled_out(stem)
+        assert {usage.spilled for usage in used} == {0}
+        # blocks are 256 threads at most, and a multiprocessor has 65,536 registers
+        assert all(0 < usage.registers <= 255 and usage.shared <= 48 * 1024 for usage in used)
         accepted.touch()
 
 

@@ -108,6 +108,41 @@ def test_the_meta_gradient_is_the_slope_of_the_meta_loss():
     np.testing.assert_allclose(along, slope, rtol=1e-9)
 
 
+@pytest.mark.parametrize("ways", [1, 3])
+def test_fresh_batches_go_round_the_shots(ways):
+    """Also in more steps than training takes: then the first shots come again."""
+    maml, shots = MAML(CONV4, inner_steps=3, inner_batches="fresh"), 7
+    episode = images(np.random.default_rng(0), ways=ways, shots=shots)
+    for step in range(8):
+        x, y = maml.inner_batch(episode, step)
+        wanted = [k * shots + s for k in range(ways) for s in range(shots) if s % 3 == step % 3]
+        np.testing.assert_array_equal(x, episode.support_x[:, wanted])
+        np.testing.assert_array_equal(y, episode.support_y[:, wanted])
+    curve = curves(np.random.default_rng(0))  # of 6 points
+    x, _ = MAML(MLP, inner_steps=4, inner_batches="fresh").inner_batch(curve, 5)
+    np.testing.assert_array_equal(x, curve.support_x[:, [1, 5]])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_a_prediction_takes_the_steps_that_it_is_to_take(steps):
+    """`eval_inner_steps`, whatever training takes, or as many as are asked for."""
+    params, episodes = new(MLP), curves(np.random.default_rng(0))
+    options = {"inner_lr": 0.05, "loss": losses.mse}
+    wanted = MAML(MLP, inner_steps=steps or 1, **options).predict(params, episodes, steps)
+    other = MAML(MLP, inner_steps=2, eval_inner_steps=steps, **options)
+    np.testing.assert_array_equal(other.predict(params, episodes), wanted)
+    np.testing.assert_array_equal(
+        other.predict(params, episodes, 2),
+        MAML(MLP, inner_steps=2, **options).predict(params, episodes),
+    )
+    fast = other.per_task(params, episodes)
+    for _ in range(steps):
+        live = tree.map(Tensor, fast)
+        loss = ops.sum(losses.mse(MLP(live, episodes.support_x), episodes.support_y))
+        fast = tree.map(lambda p, g: p - 0.05 * g, fast, grad(loss, live))
+    np.testing.assert_allclose(wanted, MLP(fast, episodes.query_x), atol=1e-13)
+
+
 def test_permuting_the_labels_permutes_the_prediction():
     """The head's columns are permuted with the labels, so that the start is the same network."""
     rng = np.random.default_rng(5)

@@ -182,6 +182,22 @@ def test_shuffled_sequences_hold_every_example_once():
         data.Shuffled(plain, "words")
 
 
+def test_every_task_has_names_and_an_order_of_its_own():
+    dataset = data.Shuffled(data.Glyphs("val", image_size=16), "strings")
+    seen, orders = [], set()
+    for index in range(4):
+        batch = episodes.sample(dataset, 3, 1, 3, tasks=6, index=index)
+        for y in sequence(batch)[1]:
+            names = sorted(set(y.tolist()))
+            assert len(names) == 3
+            seen += names
+            orders.add(tuple(names.index(name) for name in y))
+    assert len(set(seen)) > 65  # of 72 names, out of 3125
+    assert max(seen) > 3000
+    assert min(seen) < 125
+    assert len(orders) == 24
+
+
 def test_letters_of_string_labels():
     np.testing.assert_array_equal(
         letters(np.array([0, 7, STRINGS - 1])), [[0] * 5, [0, 0, 0, 1, 2], [4] * 5]

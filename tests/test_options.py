@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from scratchmeta.algorithms import relation, slow_fast
 from scratchmeta.analysis import compare, taylor
 from scratchmeta.data import glyphs, one_shot_runs
 from scratchmeta.presets import REGISTRY
-from scratchmeta.run import evaluation, experiment, outside, plots, training
+from scratchmeta.run import evaluation, experiment, export, outside, plots, training
 from scratchmeta.run import networks as networks_of_one
 from scratchmeta.run.cli import main
 from scratchmeta.run.commands import COMMANDS
@@ -822,6 +823,28 @@ def test_sequences_of_one_length(heard, capsys):
     assert (drawn_["number"], drawn_["length"]) == (7, 3)
     assert (drawn_["run"].step, str(drawn_["path"])) == (1, "run/episode.png")
     assert (str(learned["run"].path), str(learned["path"])) == ("run", "run/learning.png")
+
+
+@arrives("export", "run", "out", "part", "n_way", "k_shot", "checkpoint", "data_dir")
+def test_export(few_glyphs, heard):
+    assert main(["train", "siamese", *SMALL_GLYPHS, "--out", "run"]) == 0
+    loads = heard(experiment, "saved", saved := experiment.saved("run"))
+    graph = SimpleNamespace(input=(), output=())
+    written = SimpleNamespace(graph=graph, SerializeToString=lambda: b"the graph")
+    embeds, classifies = (heard(export, name, written) for name in ("embedding", "classifier"))
+    assert main(["export", "run", "a.onnx", "--checkpoint", "last", "--data-dir", "there"]) == 0
+    (loaded,) = loads
+    assert [str(loaded[k]) for k in ("path", "checkpoint", "data_dir")] == ["run", "last", "there"]
+    assert Path("a.onnx").read_bytes() == b"the graph"
+    assert main(["export", "run", "a.onnx", "--part", "classifier"]) == 0
+    rest = ["--part", "classifier", "--n-way", "7", "--k-shot", "2"]
+    assert main(["export", "run", "a.onnx", *rest]) == 0
+    assert [(call["n_way"], call["k_shot"]) for call in classifies] == [(4, None), (7, 2)]
+    for call in (*embeds, *classifies):
+        assert call["algorithm"] is saved.algorithm
+        assert call["params"] is saved.params
+        assert call["input_shape"] == (16, 16, 1)
+    assert len(embeds) == 1
 
 
 OMNIGLOT = ["compare", "--data", "omniglot"]

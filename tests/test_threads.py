@@ -4,8 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
+import numpy as np
 import pytest
+from kernel_tools import three_threads
+
+from scratchmeta.kernels import threads
 
 # In a process of its own, with two threads for each. Products and kernels in turn against the two
 # one after the other: threads that spin while they wait would take the cores that the others need.
@@ -71,3 +77,33 @@ def test_kernels_and_blas_in_turn_take_the_time_of_both():
         if ratio < 3:
             return
     raise AssertionError(f"products and kernels in turn: {ratios} times the two apart")
+
+
+class Slow:
+    """A "kernel" of which the caller's thread leaves a part to another thread, which takes long."""
+
+    def __init__(self, error=None):
+        self.caller, self.taken, self.error = threading.current_thread(), threading.Event(), error
+
+    def __call__(self, start, stop, out):
+        if threading.current_thread() is self.caller:
+            assert self.taken.wait(20)
+        else:
+            self.taken.set()
+            time.sleep(0.2)
+            if self.error:
+                raise self.error
+        out[start:stop] += 1
+
+
+def test_all_parts_are_done_when_a_kernel_returns(monkeypatch):
+    for tasks in (3, 12, 13, 50):  # as many as threads, as parts, and more
+        out = np.zeros(tasks)
+        with three_threads(monkeypatch):
+            threads.run(Slow(), 1, tasks, out)
+            assert (out == 1).all()
+
+
+def test_what_goes_wrong_in_another_thread_is_raised(monkeypatch):
+    with three_threads(monkeypatch), pytest.raises(MemoryError, match="no room"):
+        threads.run(Slow(MemoryError("no room")), 1, 50, np.zeros(50))

@@ -94,9 +94,9 @@ class BaselineNN(Baseline):
         """log softmax_k of the largest cosine with an image of class k: (T, N·Q, N)."""
         support, query = self.embed(params, episodes, batch_norm)
         cosine = 1 - ops.pairwise_distance(query, support, "cosine")  # (T, N·Q, N·K)
-        member = ops.one_hot(episodes.support_y, n_way(episodes), cosine.dtype)  # (T, N·K, N)
+        member = ops.one_hot(episodes.support_y, n_way(episodes), bool)  # (T, N·K, N)
         # −2 is less than any cosine: an image of another class is never the largest
-        of_class = ops.where(member[:, None] > 0, cosine[..., None], -2.0)  # (T, N·Q, N·K, N)
+        of_class = ops.where(member[:, None], cosine[..., None], -2.0)  # (T, N·Q, N·K, N)
         return ops.log_softmax(ops.max(of_class, axis=-2))
 
 

@@ -21,7 +21,7 @@ _CHUNK_BYTES = {"numpy": 2**21, "cupy": 2**26}
 
 def n_way(episodes: Episode) -> int:
     """The number of classes in each task."""
-    return int(episodes.support_y.max()) + 1
+    return int(core.raw(episodes.support_y).max()) + 1
 
 
 def one_of(what: str, got: str, *wanted: str) -> None:

@@ -30,7 +30,7 @@ from scratchmeta.episodes import Episode
 def prototypes(features: Any, labels: Any, ways: int) -> Any:
     """c_k, the mean of each class's features: (T, N·K, D) with labels (T, N·K) -> (T, N, D)."""
     member = ops.one_hot(labels, ways, features.dtype)  # (T, N·K, N)
-    share = member / member.sum(axis=1, keepdims=True)
+    share = member / ops.sum(member, axis=1, keepdims=True)
     return ops.matmul(ops.matrix_transpose(share), features)
 
 

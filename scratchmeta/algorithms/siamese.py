@@ -128,7 +128,7 @@ class Siamese(MetricLearner):
         """log softmax_k of the mean logit with the images of class k: (T, N·Q, N)."""
         z = self.logits(params, episodes, batch_norm)
         member = ops.one_hot(episodes.support_y, n_way(episodes), z.dtype)  # (T, N·K, N)
-        return ops.log_softmax(ops.matmul(z, member / member.sum(axis=1, keepdims=True)))
+        return ops.log_softmax(ops.matmul(z, member / ops.sum(member, axis=1, keepdims=True)))
 
     def verification_accuracy(self, params: Tree, episodes: Episode) -> float:
         """The share of pairs whose p is on the right side of 1/2: query i with support image i."""

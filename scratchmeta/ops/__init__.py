@@ -13,6 +13,7 @@ from scratchmeta.ops.accelerated import (
     norm_relu_pool,
     pairwise_distance,
 )
+from scratchmeta.ops.composite import composite
 from scratchmeta.ops.conv import (
     avg_pool2d,
     conv2d,
@@ -164,6 +165,22 @@ __all__ = [
     "where",
 ]
 
+for _name in __all__:
+    if not hasattr(_op := globals()[_name], "rules"):  # no primitive
+        globals()[_name] = composite(_op)
+
+# NumPy's attributes for which an operation has another name
+_SPELLED = {"T": "transpose", "mT": "matrix_transpose", "dot": "matmul", "swapaxes": "moveaxis"}
+
+
+def _no_attribute(x, name):
+    """What x.sum or x.T leads to: the error says what to write."""
+    op = _SPELLED.get(name, name)
+    hint = f": write ops.{op}(x, ...), of scratchmeta.ops" if op in __all__ else ""
+    raise AttributeError(f"a Tensor has no {name!r}{hint}", name=name)
+
+
+Tensor.__getattr__ = _no_attribute
 Tensor.__add__ = add
 Tensor.__radd__ = lambda a, b: add(b, a)
 Tensor.__sub__ = subtract

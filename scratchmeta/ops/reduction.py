@@ -168,6 +168,7 @@ def top_k_mask(x, k):
     return (ahead.sum(axis=-1) < k).astype(x.dtype)
 
 
+@primitive(None)
 def one_hot(labels, n, dtype="float32"):
-    """Integer labels (...,) as unit vectors (..., n); a constant."""
+    """Integer labels (...,) as unit vectors (..., n); a constant: nothing flows back to labels."""
     return (labels[..., None] == xp(labels).arange(n)).astype(dtype)

@@ -15,6 +15,7 @@ Meta-learning from scratch: readable, verified to second order, on NumPy or CuPy
   check [NAME ...]  verify gradients numerically: operations, layers, algorithms
   list              the algorithms: name, family, paper, presets
   plot RUN          an episode with its predictions, and the learning curve
+  export RUN OUT    the embedding, or the whole classifier, as an ONNX graph
   bench             time a training step of each algorithm
   compare           the meta-gradients of MAML, FOMAML and Reptile on the same episodes
   taylor            the leading terms of these gradients, and how fast the rest falls

@@ -111,7 +111,9 @@ def expressions(root: ast.AST) -> Iterator[tuple[Path, ast.AST]]:
     """(path, expression) for all that is computed: no texts, error messages, or zip's strict."""
 
     def walk(node, path):
-        if isinstance(node, ast.Raise | ast.arguments):
+        if isinstance(node, ast.Raise | ast.arguments | ast.JoinedStr):
+            return
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
             return
         if isinstance(node, ast.keyword) and node.arg == "strict":
             return

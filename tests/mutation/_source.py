@@ -7,21 +7,20 @@ comparison, a condition; a term, a factor, a call or a statement left out.
 
 import ast
 import contextlib
-import copy
 import fnmatch
 import importlib.util
 import os
+import pathlib
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
 
-from mutation import Equivalent, expressions, parent, replaced, statement
+from mutation import Equivalent, Path, expressions, parent, replaced, statement
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds, after which a mutant that has not ended is taken for killed
 
 # What can be taken for one another, as names, attributes or keys.
@@ -76,10 +75,24 @@ class Mutant:
     line: int
     before: str
     after: str
-    tree: ast.Module
+    root: ast.Module  # as it is
+    path: Path  # to the definition that
+    changed: ast.AST  # takes its place
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line} {self.name}: {self.before}  ->  {self.after}"
+
+    def put(self) -> None:
+        """In its module's place, for this process."""
+        unchanged = SourceFileLoader.get_code
+
+        def get_code(loader, name):
+            if name != self.module:
+                return unchanged(loader, name)
+            tree = replaced(self.root, self.path, self.changed)
+            return compile(ast.fix_missing_locations(tree), loader.path, "exec")
+
+        SourceFileLoader.get_code = get_code
 
 
 @dataclass(frozen=True)
@@ -114,15 +127,17 @@ class Source:
 def _mutants(part: str) -> Iterator[Mutant]:
     module, _, inside = part.partition(":")
     source = importlib.util.find_spec(module).origin
-    root = ast.parse(Path(source).read_text(encoding="utf-8"))
+    root = ast.parse(pathlib.Path(source).read_text(encoding="utf-8"))
     short = module.removeprefix("scratchmeta.")
     for path, name in _definitions(root, inside):
         within = _at(root, path)
         for inner, node, replacement in _changes(within):
-            changed = replaced(root, (*path, *inner), replacement)
-            before, after = (statement(t, (*path, *inner)) for t in (root, changed))
+            changed = replaced(within, inner, replacement)
+            before, after = (statement(definition, inner) for definition in (within, changed))
             if before != after:
-                yield Mutant(module, f"{short}.{name}", node.lineno, before, after, changed)
+                yield Mutant(
+                    module, f"{short}.{name}", node.lineno, before, after, root, path, changed
+                )
 
 
 def _definitions(root: ast.Module, inside: str) -> Iterator[tuple[tuple, str]]:
@@ -155,8 +170,6 @@ def _changes(root: ast.AST) -> Iterator[tuple[tuple, ast.AST, ast.AST]]:
     """(path, what is there, what a slip could have put there) for all that is in a definition."""
     for path, node in expressions(root):
         above = parent(root, path)
-        if isinstance(above, ast.JoinedStr | ast.FormattedValue):
-            continue  # a text
         for replacement in _mistakes(node):
             yield path, node, replacement
         if isinstance(above, ast.If | ast.IfExp | ast.While) and path[-1][0] == "test":
@@ -175,6 +188,7 @@ def _statements(root: ast.AST) -> Iterator[tuple[tuple, ast.stmt]]:
                     return
                 at = (*path, (field, i))
                 call = isinstance(child, ast.Expr) and isinstance(child.value, ast.Call)
+                call = call and getattr(child.value.func, "id", "") != "print"
                 set_ = isinstance(child, ast.Assign) and not isinstance(child.targets[0], ast.Name)
                 if call or set_ or isinstance(child, ast.AugAssign | ast.Continue | ast.Break):
                     yield at, child
@@ -267,15 +281,8 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
         if name.partition(".")[0] in own | {"scratchmeta"}:
             del sys.modules[name]
     if mutant is not None:
-        unchanged = SourceFileLoader.get_code
-
-        def get_code(loader, name):
-            if name != mutant.module:
-                return unchanged(loader, name)
-            tree = ast.fix_missing_locations(copy.deepcopy(mutant.tree))
-            return compile(tree, loader.path, "exec")
-
-        SourceFileLoader.get_code = get_code
+        mutant.put()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script began this
     os.chdir(REPOSITORY)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     with contextlib.suppress(SystemExit):

@@ -1,0 +1,27 @@
+"""Mutants of what takes options to where they are wanted: commands, and what is made of them."""
+
+from mutation import Equivalent
+from mutation._source import Source
+
+EQUIVALENT: Equivalent = {}
+
+SUBJECT = Source(
+    parts=[
+        "scratchmeta.run.commands.bench",
+        "scratchmeta.run.commands.check",
+        "scratchmeta.run.commands.compare",
+        "scratchmeta.run.commands.evaluate",
+        "scratchmeta.run.commands.list",
+        "scratchmeta.run.commands.plot",
+        "scratchmeta.run.commands.taylor",
+        "scratchmeta.run.commands.train:_*",
+        "scratchmeta.run.experiment",
+        "scratchmeta.run.training:start",
+    ],
+    tests=[
+        ["tests/test_options.py"],
+        ["tests/test_evaluation.py"],
+        ["tests/test_cli.py", "-k", "not signal and not killed"],
+    ],
+    equivalent=EQUIVALENT,
+)
