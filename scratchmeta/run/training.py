@@ -154,8 +154,8 @@ def train(
 
 def start(algorithm: Any, settings: Training) -> tuple[Any, State]:
     """The optimizer with its schedule as `settings` have them, and the state before step 1."""
-    wanted = getattr(algorithm, "outer_optimizer", settings.optimizer)
-    if settings.optimizer != wanted:
+    wanted = getattr(algorithm, "outer_optimizer", None)
+    if wanted and settings.optimizer != wanted:
         name = type(algorithm).__name__
         raise ValueError(f"optimizer: {name} wants {wanted!r}, got {settings.optimizer!r}")
     lr: Any = settings.lr
