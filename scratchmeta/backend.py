@@ -67,6 +67,14 @@ def is_array(value: object) -> bool:
     return isinstance(value, (np.ndarray, np.generic)) or xp(value) is not np
 
 
+def plain(value: object) -> object:
+    """`value` itself; TypeError where it is an array that is more than one, as a masked array or
+    np.matrix is: the mask would be lost on the way, and a product be another one."""
+    if isinstance(value, np.ndarray) and type(value) not in (np.ndarray, np.memmap):
+        raise TypeError(f"wanted plain arrays, got a {type(value).__name__}")
+    return value
+
+
 # --- where new arrays are born --------------------------------------------------------------------
 
 

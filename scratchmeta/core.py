@@ -22,16 +22,24 @@ read-only view, or share its memory with another one or with the cotangent that 
 
 import functools
 import inspect
+import reprlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
 
 from scratchmeta import backend, tree
 
 Array = backend.Array
+Shape = tuple[int, ...]
 Tree = Any  # an array, or nested dicts, tuples and lists of arrays
+Value = Any  # a Tensor, an array or a number; as a result, a Tensor if an argument is one
+X = TypeVar("X", bound=Any)  # a Tensor or an array, and the result is the same
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Nodes are numbered by creation: every node is newer than its parents.
 _next_number = count().__next__
@@ -54,6 +62,15 @@ class Node:
         self.parents, self.out, self.slot = parents, out, slot
         self.number = _next_number()
 
+    def __repr__(self):
+        if self.op is None:
+            return f"Node({self.number}: {'leaf' if self.slot is None else f'output {self.slot}'})"
+        return f"Node({self.number}: {self.op.__name__} -> {_described(self.out)})"
+
+
+def _of_data(attribute: str) -> Any:
+    return property(attrgetter(f"data.{attribute}"))
+
 
 class Tensor:
     """An array to differentiate with respect to, or the result of operations on such.
@@ -69,46 +86,63 @@ class Tensor:
     """
 
     __slots__ = ("data", "node")
-    # Makes `ndarray * Tensor` ask Tensor.__rmul__ instead of looping over elements.
-    __array_ufunc__ = None
+    # Above NumPy's and CuPy's: makes `ndarray * Tensor` ask Tensor.__rmul__. There is no
+    # __array_ufunc__, so that np.exp(Tensor) asks __array__, which says what to do.
+    __array_priority__ = 1000
 
-    def __init__(self, data, node=None):
+    data: Array
+    node: Node
+
+    def __init__(self, data: Value, node: Node | None = None) -> None:
         if node is None:
             node = Node()
             if isinstance(data, Tensor):
                 raise TypeError("Tensor: wanted an array, got a Tensor")
-            if not backend.is_array(data):
-                data = backend.asarray(data)
+            data = backend.plain(data) if backend.is_array(data) else backend.asarray(data)
         self.data, self.node = data, node
 
-    shape = property(attrgetter("data.shape"))
-    dtype = property(attrgetter("data.dtype"))
-    ndim = property(attrgetter("data.ndim"))
-    size = property(attrgetter("data.size"))
+    shape: Shape = _of_data("shape")
+    dtype: Any = _of_data("dtype")
+    ndim: int = _of_data("ndim")
+    size: int = _of_data("size")
 
-    def __len__(self):
+    if TYPE_CHECKING:  # the operators, which scratchmeta.ops puts in
+
+        def __neg__(self) -> "Tensor": ...
+        def __abs__(self) -> "Tensor": ...
+        def __getitem__(self, index: Any) -> "Tensor": ...
+        def astype(self, dtype: Any) -> "Tensor": ...
+        def __add__(self, other: Value) -> "Tensor": ...
+        def __lt__(self, other: Value) -> Array: ...
+
+        __sub__ = __mul__ = __truediv__ = __pow__ = __matmul__ = __add__
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = __add__
+        __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __lt__
+
+    def __len__(self) -> int:
         return len(self.data)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator["Tensor"]:
         return (self[i] for i in range(len(self)))
 
-    def __float__(self):
+    def __float__(self) -> float:
         return float(self.data)
 
-    def __int__(self):
+    def __int__(self) -> int:
         return int(self.data)
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self.data)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Tensor({self.data!r})"
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if self.node is not DEAD:
             raise TypeError(
-                "a live Tensor does not turn into an array silently: "
-                "read .data, or stop_gradient it first"
+                "a live Tensor does not turn into an array silently: for np.exp(x) write "
+                "ops.exp(x), of scratchmeta.ops; for its numbers read .data, or stop_gradient it "
+                "first"
             )
         data = backend.xp(self.data).asarray(self.data, dtype)  # NumPy wants no scalars here
         return data.copy() if copy else data
@@ -171,35 +205,28 @@ class OperationError(ValueError):
     """An operation was given arguments that do not fit; the message names it and their shapes."""
 
 
-def _explain(op, args, kwargs, error):
+def _described(value):
+    value = raw(value)
+    return f"{value.dtype}{tuple(value.shape)}" if backend.is_array(value) else reprlib.repr(value)
+
+
+def explain(op: Callable, args: Sequence, kwargs: dict, error: Exception) -> OperationError:
     """An OperationError that says which operation, with what, and what was wrong with it."""
-
-    def describe(value):
-        value = raw(value)
-        return f"{value.dtype}{tuple(value.shape)}" if backend.is_array(value) else repr(value)
-
+    if isinstance(getattr(error, "obj", None), list | tuple | int | float | str):  # no attribute
+        error = TypeError(f"wanted arrays or Tensors, got a {type(error.obj).__name__}")
     names = op.names + [op.names[-1] if op.names else ""] * len(args)
-    given = [f"{name}={describe(a)}" for name, a in zip(names, args, strict=False)]
-    given += [f"{name}={describe(a)}" for name, a in kwargs.items()]
+    given = [f"{name}={_described(a)}" for name, a in zip(names, args, strict=False)]
+    given += [f"{name}={_described(a)}" for name, a in kwargs.items()]
     return OperationError(f"{op.__name__}({', '.join(given)}): {error}")
 
 
-def _unwrap(args):
-    """The arguments as raw arrays, and the live node each came from, or None."""
-    plain, parents = [], []
-    for a in args:
-        if type(a) is Tensor:
-            plain.append(a.data)
-            parents.append(None if a.node is DEAD else a.node)
-        else:
-            plain.append(a)
-            parents.append(None)
-    return plain, parents
+# Types of constants that are not worth a call of `backend.plain`.
+_PLAIN = frozenset((np.ndarray, float, int, tuple, type(None)))
 
 
 def primitive(
     *rules: Callable | None, joint: Callable | None = None
-) -> Callable[[Callable], Callable]:
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Turns a function on raw arrays into a differentiable operation.
 
     `rules[i](g, y, *args, **kwargs)` is the cotangent of args[i], given the cotangent g of the
@@ -208,7 +235,8 @@ def primitive(
     several-output operation: g is then a list, with None for an output that nothing depends on.
     The operation keeps its rules in the list `op.rules` (or in `op.joint`).
 
-    Raises OperationError where the function itself raises ValueError, TypeError or IndexError.
+    Raises OperationError where the function itself raises ValueError, TypeError, IndexError or
+    AttributeError, and for arrays that are not only arrays (see `backend.plain`).
     """
 
     def decorate(forward):
@@ -224,18 +252,27 @@ def primitive(
                 while len(args) < len(rules) and names[len(args)] in kwargs:
                     args += (kwargs.pop(names[len(args)]),)
             plain, parents = args, None
-            for a in args:
-                if type(a) is Tensor:
-                    plain, parents = _unwrap(args)
-                    break
             try:
+                for a in args:
+                    if type(a) is Tensor:  # then raw arrays, and the live node each came from
+                        plain, parents = [], []
+                        for b in args:
+                            if type(b) is Tensor:
+                                plain.append(b.data)
+                                parents.append(None if b.node is DEAD else b.node)
+                            else:
+                                plain.append(b if type(b) in _PLAIN else backend.plain(b))
+                                parents.append(None)
+                        break
                 out = forward(*plain, **kwargs)
+                if parents is None:
+                    if type(out) is list:  # what Python makes of a sum or a multiple of lists
+                        raise TypeError("wanted arrays or Tensors, got lists")
+                    return out
             except OperationError:
                 raise
-            except (ValueError, TypeError, IndexError) as error:
-                raise _explain(op, args, kwargs, error) from error
-            if parents is None:
-                return out
+            except (ValueError, TypeError, IndexError, AttributeError) as error:
+                raise explain(op, args, kwargs, error) from error
             live = any(parents) and (not _ever_off or _thread.recording)
             node = Node(op, plain, kwargs, parents, out) if live else DEAD
             if type(out) is tuple:
@@ -379,9 +416,7 @@ def _live_leaves(name: str, xs: Tree) -> tuple[list[Tensor], Any]:
     return leaves, treedef
 
 
-def grad(
-    y: Tensor, xs: Tree, create_graph: bool = False, cotangent: float | Array | None = None
-) -> Tree:
+def grad(y: Tensor, xs: Tree, create_graph: bool = False, cotangent: Value | None = None) -> Tree:
     """∂y/∂x for every Tensor x in the tree xs, as a tree of the same form.
 
     y is a scalar (0-d) Tensor; or one of any shape with a `cotangent` ȳ, an array of that shape or
@@ -409,7 +444,9 @@ def grad(
     return tree.unflatten(treedef, pull_back([y], [cotangent], leaves, create_graph))
 
 
-def value_and_grad(f: Callable, cotangent: float | Array | None = None) -> Callable:
+def value_and_grad(
+    f: Callable, cotangent: Value | None = None
+) -> Callable[..., tuple[Array, Tree]]:
     """A function returning f(params, *args) and its gradient in the tree params, as raw arrays;
     see `grad`."""
 

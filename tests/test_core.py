@@ -4,7 +4,9 @@ import ast
 import doctest
 import gc
 import importlib
+import inspect
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -551,6 +553,185 @@ def test_kernels_take_arguments_by_name(kernels, rng):
                 np.testing.assert_allclose(by_name[name], g, rtol=1e-12)
 
 
+# --- what is no array -----------------------------------------------------------------------------
+
+
+LIST = [1.0, 2.0]
+OTHERS = {
+    **{"shape": (2,), "axis": 0, "index": 0, "indices": np.array([0]), "widths": ((0, 0),)},
+    **{"shift": 1, "source": 0, "destination": 0, "parts": 1, "low": 0.0, "high": 1.0, "k": 1},
+    **{"n": 2, "dtype": np.float64, "stride": 1, "padding": "same", "subscripts": "i->i"},
+}
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_a_list_in_an_arrays_place_is_named(name):
+    """Where NumPy's function takes it for an array, the answer is the array's."""
+    op = getattr(ops, name)
+    parameters = inspect.signature(op).parameters.values()
+    wanted = [p.name for p in parameters if p.default is p.empty]
+
+    def call(array):
+        return op(*(OTHERS.get(p, array) for p in wanted))
+
+    try:
+        got = call(LIST)
+    except OperationError as error:
+        message = str(error)
+    else:
+        assert np.array_equal(got, call(np.array(LIST)))
+        return
+    assert re.match(rf"({op.__name__}|mean)(\(|: )", message)  # var begins with a mean
+
+
+def test_sums_and_multiples_of_lists_are_not_pythons():
+    for call in (lambda: ops.add([1.0], [2.0]), lambda: ops.multiply([1.0], 2)):
+        with pytest.raises(OperationError, match="wanted arrays or Tensors, got lists"):
+            call()
+
+
+def test_an_array_with_a_mask_does_not_lose_it():
+    masked = np.ma.array([[1.0, 2.0]], mask=[[False, True]])
+    with pytest.raises(TypeError, match="wanted plain arrays, got a MaskedArray"):
+        Tensor(masked)
+    with pytest.raises(TypeError, match="got a MaskedArray"):
+        value_and_grad(ops.sum)(masked)
+    live = Tensor(np.ones((1, 2)))
+    for call in (
+        lambda: live * masked,
+        lambda: masked * live,
+        lambda: ops.where(live > 0, masked, live),
+        lambda: ops.pairwise_distance(live, masked),
+        lambda: ops.pairwise_distance(masked, masked),
+    ):
+        with pytest.raises(OperationError, match="got a MaskedArray"):
+            call()
+    with pytest.raises(TypeError, match="got a matrix"):  # whose product is another one
+        Tensor(live.data.view(np.matrix))
+    assert Tensor(live.data.view(np.memmap)).shape == (1, 2)
+
+
+def test_numpys_functions_point_to_ours():
+    x = leaf(1.0, 2.0)
+    for call in (
+        lambda: np.exp(x),
+        lambda: np.sum(x),
+        lambda: np.add(x, 1.0),
+        lambda: np.stack([x, x]),
+        lambda: np.linalg.norm(x),
+    ):
+        with pytest.raises(TypeError, match=r"for np\.exp\(x\) write ops\.exp\(x\)"):
+            call()
+
+
+def test_numpys_methods_point_to_ours():
+    x = leaf(1.0, 2.0)
+    for name, op in {"sum": "sum", "reshape": "reshape", "T": "transpose", "dot": "matmul"}.items():
+        with pytest.raises(AttributeError, match=rf"a Tensor has no '{name}': write ops\.{op}\(x"):
+            getattr(x, name)
+    with pytest.raises(AttributeError, match=r"a Tensor has no 'nonsense'$"):
+        getattr(x, "non" + "sense")
+    assert not hasattr(x, "__array_ufunc__")
+
+
+def test_a_mistake_in_a_rule_says_what_to_write():
+    """Rules get Tensors when their gradient is to be differentiated."""
+
+    @primitive(lambda g, y, x: g * np.cos(x))
+    def sine(x):
+        return np.sin(x)
+
+    @primitive(lambda g, y, x: ops.broadcast_to(g, x.shape) * x.sum())
+    def half_square(x):
+        return 0.5 * x.sum() ** 2
+
+    with pytest.raises(TypeError, match=r"write ops\.exp\(x\)"):
+        gradcheck(sine, np.ones(2))
+    with pytest.raises(AttributeError, match=r"write ops\.sum\(x"):
+        gradcheck(half_square, np.ones(2))
+
+
+def test_a_node_says_what_it_is():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    assert re.fullmatch(r"Node\(\d+: leaf\)", repr(x.node))
+    assert re.fullmatch(r"Node\(\d+: multiply -> float64\(2,\)\)", repr(y.node))
+    h, _ = split_in_two(x)
+    assert re.fullmatch(r"Node\(\d+: output 0\)", repr(h.node))
+    assert "split_in_two -> " in repr(h.node.parents[0])
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [[0, 0], ([0, 0],), np.array([0, 0]), (np.array([0, 0]),)])
+def test_an_entry_picked_twice_gets_both_cotangents(index):
+    x = leaf(1.0, 2.0, 3.0)
+    assert grad(x[index], x, cotangent=np.array([1.0, 10.0])).tolist() == [11.0, 0.0, 0.0]
+    g = grad(x[index] * x[index], x, create_graph=True, cotangent=np.array([1.0, 10.0]))
+    assert g.data.tolist() == [22.0, 0.0, 0.0]
+    assert grad(ops.sum(g), x).tolist() == [22.0, 0.0, 0.0]
+    mask = x[np.array([True, False, True])]
+    assert grad(mask, x, cotangent=np.array([1.0, 10.0])).tolist() == [1.0, 0.0, 10.0]
+
+
+def test_every_tensor_of_a_tuple_becomes_a_constant():
+    x = leaf(1.0, 2.0)
+    for constants in (stop_gradient((x, x * 2.0)), stop_gradient([x, x * 2.0])):
+        assert type(constants) in (tuple, list)
+        for c in constants:
+            assert type(c) is Tensor
+            assert c.node is core.DEAD
+        assert grad(ops.sum(constants[0] * constants[1] * x), x).tolist() == [2.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "g"),
+    [
+        ([-np.inf, 1.0], 1.0, [0.0, 1.0]),
+        ([-np.inf, -np.inf], -np.inf, None),
+        ([np.inf, 1.0], np.inf, None),
+        ([-1e4, -1e4], -1e4 + np.log(2.0), [0.5, 0.5]),
+        ([1e4, 0.0], 1e4, [1.0, 0.0]),
+    ],
+)
+def test_logsumexp_of_infinities(x, y, g):
+    """A sum over nothing but zeros is 0, not NaN."""
+    x = leaf(*x)
+    with np.errstate(divide="ignore"):
+        assert float(ops.logsumexp(x)) == pytest.approx(y)
+        assert float(ops.logsumexp(x, axis=0, keepdims=True)[0]) == pytest.approx(y)
+    if g is not None:
+        assert grad(ops.logsumexp(x), x).tolist() == pytest.approx(g)
+
+
+def test_a_gradient_has_its_inputs_dtype_after_promotion():
+    """A float32 input among float64 numbers; with create_graph the gradient is as it was made."""
+    x, w = Tensor(np.ones(2, np.float32)), leaf(1.0, 2.0)
+    y = ops.sum(x * w * w)
+    assert y.dtype == np.float64
+    gx, gw = grad(y, (x, w))
+    assert (gx.dtype, gw.dtype) == (np.float32, np.float64)
+    assert grad(y, x, create_graph=True).dtype == np.float64
+    y, pull = vjp(lambda x: x * w, np.ones(2, np.float32))
+    assert pull(np.ones(2, np.float32))[0].dtype == np.float32
+    assert value_and_grad(lambda x: ops.sum(x * w))(np.ones(2, np.float32))[1].dtype == np.float32
+
+
+def test_what_differentiates_records_inside_no_grad():
+    x = np.array([1.0, 2.0])
+
+    def cubes(x):
+        return ops.sum(x * x * x)
+
+    with no_grad():
+        value, gradient = value_and_grad(cubes)(x)
+        assert (value, gradient.tolist()) == (9.0, [3.0, 12.0])
+        assert vjp(cubes, x)[1](1.0)[0].tolist() == [3.0, 12.0]
+        assert hvp(cubes, x, np.ones(2)).tolist() == [6.0, 12.0]
+        assert not core.is_recording()
+
+
 # --- the backend ----------------------------------------------------------------------------------
 
 
@@ -721,8 +902,8 @@ STOREYS = [
     ["backend"],
     ["tree"],
     ["core"],
-    ["ops"],
-    ["verify.slopes", "verify.pullbacks"],
+    ["ops", "graph"],
+    ["verify.slopes", "verify.pullbacks", "verify.plain", "verify.aliasing"],
     ["verify.diagnosis"],
     ["verify.gradcheck", "nn", "losses", "optim"],
     ["episodes"],
@@ -784,7 +965,7 @@ def test_kernels_know_no_autodiff():
         assert set(imports(file)) <= {"backend", "kernels"}, file.name
 
 
-@pytest.mark.parametrize("name", ["backend", "core", "verify.gradcheck", "tree"])
+@pytest.mark.parametrize("name", ["backend", "core", "graph", "verify.gradcheck", "tree"])
 def test_examples_in_docstrings(name):
     module = importlib.import_module(f"scratchmeta.{name}")
     failed, attempted = doctest.testmod(module, extraglobs={"np": np})

@@ -49,7 +49,8 @@ _TYPES = {np.dtype(np.float32)}, {np.dtype(np.float64)}  # in the machine's own 
 
 def _of_one_type(args):
     """Whether the floating-point arrays among the arguments are all float32 or all float64."""
-    return {a.dtype for a in args if hasattr(a, "dtype") and a.dtype.kind not in "iub"} in _TYPES
+    arrays = [backend.plain(raw(a)) for a in args if hasattr(a, "dtype")]
+    return {a.dtype for a in arrays if a.dtype.kind not in "iub"} in _TYPES
 
 
 def fused(

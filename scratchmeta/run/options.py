@@ -24,6 +24,14 @@ def at_least(lowest: int, name: str, value: int) -> None:
         raise UsageError(f"{name}: wanted at least {lowest}, got {value}")
 
 
+def refuse_empty(argv: Sequence[str]) -> None:
+    """Raises UsageError for an empty argument: as a path it would be the folder one is in."""
+    for before, argument in zip(("", *argv), argv, strict=False):
+        option, given, value = argument.partition("=")
+        if not argument or (given and not value and option.startswith("--")):
+            raise UsageError(f"{option or before or 'command'}: wanted a value, got ''")
+
+
 def parse(
     options: type[Options],
     argv: Sequence[str],

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -259,7 +259,8 @@ class _Signals:
         if self.raising:
             raise KeyboardInterrupt
         if self.say:  # print might be in the middle of another line
-            os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
+            with suppress(OSError):  # Ctrl-C has ended the reader too
+                os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -172,8 +172,8 @@ def function(f, where: str, operands: bool = False):
 
 
 def _is_for_arrays(other):
-    """Whether an operator is this class's: a Tensor, which says so, has its own."""
-    return isinstance(other, ndarray) or getattr(other, "__array_ufunc__", True) is not None
+    """Whether an operator is this class's: a Tensor, of higher priority, has its own."""
+    return isinstance(other, ndarray) or getattr(other, "__array_priority__", 0) <= 100
 
 
 def _operator(name, reflected=False):

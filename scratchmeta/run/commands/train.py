@@ -45,9 +45,9 @@ class TrainOptions(Config):
 def main(argv: Sequence[str]) -> int:
     """Runs the command; the exit status."""
     resume = _value(argv, "--resume")
-    default = _recorded(Path(resume), argv) if resume else _preset(argv)
+    default = _preset(argv) if resume is None else _recorded(Path(resume), argv)
     options = parse(TrainOptions, argv, "train", default)
-    if resume:
+    if resume is not None:
         _refuse_changes(default, options)
     with backend.use(options.backend):
         return _train(options, argv)

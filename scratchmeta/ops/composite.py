@@ -1,0 +1,22 @@
+"""Operations made of other operations, which name what they cannot work on as primitives do."""
+
+import functools
+import inspect
+from collections.abc import Callable
+
+from scratchmeta.core import explain
+
+
+def composite(f: Callable) -> Callable:
+    """f; OperationError, not AttributeError or TypeError, for a list in an array's place."""
+    names = list(inspect.signature(f).parameters)
+
+    @functools.wraps(f)
+    def op(*args, **kwargs):
+        try:
+            return f(*args, **kwargs)
+        except (AttributeError, TypeError) as error:
+            raise explain(op, args, kwargs, error) from error
+
+    op.names = names
+    return op
