@@ -173,14 +173,22 @@ for _name in __all__:
 _SPELLED = {"T": "transpose", "mT": "matrix_transpose", "dot": "matmul", "swapaxes": "moveaxis"}
 
 
-def _no_attribute(x, name):
-    """What x.sum or x.T leads to: the error says what to write."""
-    op = _SPELLED.get(name, name)
-    hint = f": write ops.{op}(x, ...), of scratchmeta.ops" if op in __all__ else ""
-    raise AttributeError(f"a Tensor has no {name!r}{hint}", name=name)
+def _instead(name):
+    """What x.sum or x.T leads to: the error says what to write. As a property for each name, since
+    a class with __getattr__ is slower in all it has."""
+
+    def refuse(x):
+        op = _SPELLED.get(name, name)
+        hint = f"write ops.{op}(x, ...), of scratchmeta.ops"
+        raise AttributeError(f"a Tensor has no {name!r}: {hint}", name=name)
+
+    return property(refuse)
 
 
-Tensor.__getattr__ = _no_attribute
+for _name in (*__all__, *_SPELLED):
+    if _name != "astype":
+        setattr(Tensor, _name, _instead(_name))
+
 Tensor.__add__ = add
 Tensor.__radd__ = lambda a, b: add(b, a)
 Tensor.__sub__ = subtract
