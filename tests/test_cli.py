@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 from test_data_one_shot_runs import official, zipped
 
-from scratchmeta import __version__, backend
-from scratchmeta.algorithms import REGISTRY
+from scratchmeta import __version__, backend, presets
 from scratchmeta.data import glyphs
 from scratchmeta.kernels import compiling
-from scratchmeta.run import experiment, presets
+from scratchmeta.presets import REGISTRY
+from scratchmeta.run import experiment, networks
 from scratchmeta.run.checkpoint import Run
 from scratchmeta.run.cli import main
 
@@ -120,12 +120,11 @@ def test_help_shows_the_values_of_the_preset_and_the_options_of_the_algorithm(ca
 # --- presets --------------------------------------------------------------------------------------
 
 EVERY_PRESET = [
-    (name, data, preset) for name, table in presets.PRESETS.items() for data, preset in table
+    (name, data, preset) for name, entry in REGISTRY.items() for data, preset in entry.presets
 ]
 
 
 def test_every_algorithm_has_presets_and_a_quick_one_first():
-    assert set(presets.PRESETS) == set(REGISTRY)
     for name in REGISTRY:
         assert presets.lookup(name).preset == "quick"
 
@@ -150,7 +149,7 @@ def test_the_papers_numbers():
     training, method = sinusoid.training, sinusoid.method
     assert (training.k_shot, training.tasks, training.steps) == (10, 25, 70_000)
     assert (method.inner_lr, method.inner_steps, method.first_order) == (0.01, 1, False)
-    assert sinusoid.network == presets.MLP((40, 40))
+    assert sinusoid.network == networks.MLP((40, 40))
     assert presets.lookup("fomaml", "sinusoids", "paper").method.first_order
     omniglot = presets.lookup("maml", "omniglot", "paper")
     assert (omniglot.training.tasks, omniglot.training.steps) == (32, 60_000)
@@ -170,7 +169,7 @@ def test_the_papers_numbers_on_mini_imagenet():
     maml, five_shot = paper("maml"), paper("maml", "paper-5-shot")
     assert (maml.method.inner_lr, maml.method.inner_steps) == (0.01, 5)
     assert maml.method.eval_inner_steps == 10
-    assert maml.network == presets.Conv4(channels=32, pooling="max")
+    assert maml.network == networks.Conv4(channels=32, pooling="max")
     assert (maml.training.tasks, maml.training.steps) == (4, 60_000)
     assert (maml.training.n_query, maml.training.clip_value) == (15, 10)
     assert (five_shot.training.k_shot, five_shot.training.tasks) == (5, 2)
@@ -614,8 +613,8 @@ def test_a_warning_is_one_line(run, capsys):
     [
         ("trian", "unknown command 'trian': did you mean train?"),
         ("train promaml", "unknown algorithm 'promaml': did you mean .*maml"),
-        ("train zzz", "unknown algorithm 'zzz': wanted one of baseline-nn, "),
-        ("train", "train: wanted the name of an algorithm first: baseline-nn, "),
+        ("train zzz", "unknown algorithm 'zzz': wanted one of baseline-finetune, baseline-nn, "),
+        ("train", "train: wanted the name of an algorithm first: baseline-finetune, "),
         ("train maml --data omnigolt", "unknown data for maml 'omnigolt': did you mean omniglot"),
         ("train maml --preset qiuck", "unknown preset of maml 'qiuck': did you mean quick"),
         ("train maml --data glyphs --preset paper", "unknown preset of maml on glyphs 'paper'"),
@@ -634,7 +633,10 @@ def test_a_warning_is_one_line(run, capsys):
         ("train maml --seed -1", "seed: wanted at least 0, got -1"),
         ("train maml --image-size 2", "image_size: wanted at least 16, got 2"),
         ("train maml --channels 0", "channels: wanted at least 1, got 0"),
-        ("train maml --data sinusoids --hidden 40 0", "hidden: wanted at least 1 unit"),
+        (
+            "train maml --data sinusoids --hidden 40 0",
+            r"hidden: wanted at least 1 in every place, got \(40, 0\)",
+        ),
         ("train maml --batch-norm running", "invalid choice 'running' for argument '--batch-norm'"),
         ("train maml --data omniglot", "omniglot: where is it.*--data-dir.*SCRATCHMETA_DATA"),
         ("train maml --data omniglot --data-dir .", "images_background"),
@@ -722,13 +724,18 @@ def test_a_rate_that_has_fallen_to_0_ends_the_run(capsys):
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("method", "batch_norm", "foo", "batch_norm: wanted .*'transductive', 'support'.*'foo'"),
+        (
+            "method",
+            "batch_norm",
+            "foo",
+            "batch_norm: wanted 'transductive' or 'support', got 'foo'",
+        ),
         ("training", "n_way", 2.5, "n_way: wanted int, got 2.5"),
         ("training", "optimizer", "foo", "optimizer: wanted .*'adam'.*got 'foo'"),
         ("network", "hidden", [4, "x"], r"hidden: wanted tuple\[int, ...\], got \(4, 'x'\)"),
-        ("method", "type", "Reptile", "cannot read .method. .*unexpected keyword argument"),
+        ("method", "type", "Reptile", "cannot read .method. .*wanted MAML for maml.*got Reptile"),
         (None, "algorithm", 5, "algorithm: wanted str, got 5"),
-        (None, "data", "glyphs", "maml on glyphs is not made of"),
+        (None, "data", "glyphs", "cannot read 'dataset' .*wanted Glyphs for maml on glyphs"),
     ],
 )
 def test_a_configuration_that_was_changed_by_hand_is_named(

@@ -455,7 +455,7 @@ def test_a_learning_rate_that_is_no_positive_number_is_refused(lr):
 
 def test_accuracy_is_counted_query_by_query():
     algorithm, dataset = images_algorithm(), faces()
-    algorithm.batch_norm = "transductive"
+    algorithm = replace(algorithm, batch_norm="transductive")
     params = algorithm.init(np.random.default_rng(0))
     result = evaluate(algorithm, params, dataset, 3, 1, 4, episodes=7, seed=5)
     accuracies = []

@@ -83,12 +83,13 @@ def _answer(argv: list[str]) -> int:
 def _reported(argv: list[str]) -> int:
     # imported here, so that the usage text above does not wait for NumPy's and tyro's import
     from scratchmeta import backend
-    from scratchmeta.run import commands, options, presets
+    from scratchmeta.fields import choose
+    from scratchmeta.run import commands, options
     from scratchmeta.run.training import Interrupted
 
     try:
         options.refuse_empty(argv)
-        name = presets.choose("command", argv[0], commands.COMMANDS)
+        name = choose("command", argv[0], commands.COMMANDS)
         with warnings.catch_warnings():
             warnings.showwarning = _warning
             return commands.command(name)(argv[1:])

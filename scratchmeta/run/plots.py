@@ -113,7 +113,7 @@ def _wave(run: Saved, batch: episodes.Episode) -> Figure:
     x = batch.query_x[0, order, 0]
     axis.plot(x, batch.query_y[0, order, 0], "k-", label="the task")
     axis.plot(batch.support_x[0, :, 0], batch.support_y[0, :, 0], "k^", label="support")
-    for steps in sorted({0, 1, run.config.method.eval_inner_steps}):
+    for steps in sorted({0, 1, run.algorithm.eval_inner_steps}):
         adapted = algorithm(run.config, eval_inner_steps=steps)
         y = to_numpy(adapted.predict(run.params, to_backend(batch)))[0, order, 0]
         axis.plot(x, y, "--" if steps == 0 else "-", label=f"after {steps} inner steps")
