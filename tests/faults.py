@@ -11,9 +11,9 @@ the short one (test_faults.py). In every round, for each algorithm of CASES:
 After a kill or a signal the run is resumed, or begun anew where it had not begun, and must end with
 the same bytes in its checkpoints and metrics as a run that nothing happened to. After damage,
 `evaluate` and `train --resume` must refuse it (status 2, one line), make the file anew (the cache),
-warn of it, or do as if nothing had happened. What is read by people only and says what it says (a digit of a
-loss in metrics.jsonl) or is asked for (a digit of a setting in config.json) cannot be told from an
-edit: it is counted as "taken for an edit", in these two files only.
+warn of it, or do as if nothing had happened. A changed digit of a loss in metrics.jsonl or of a
+setting in config.json cannot be told from an edit: it is counted as "taken for an edit", in these
+two files only.
 """
 
 import os
