@@ -152,10 +152,7 @@ def _attention_fused(definition, score):
     def backward(gs, ys, logsumexp, query, keys, values, scale):
         from scratchmeta.kernels import attention as kernel
 
-        *gx, gscale = kernel.attention_backward(
-            *gs, query, keys, values, *ys, logsumexp, scale, score
-        )
-        return (*gx, gscale if hasattr(scale, "ndim") else None)
+        return kernel.attention_backward(*gs, query, keys, values, *ys, logsumexp, scale, score)
 
     return fused(definition, forward, backward)
 
