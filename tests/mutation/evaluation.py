@@ -18,6 +18,7 @@ SUBJECT = Source(
         ["tests/test_evaluation.py"],
         ["tests/test_options.py", "-k", "training or evaluate or test_train"],
         ["tests/test_training.py"],
+        ["tests/test_cli.py", "-k", "resume"],
     ],
     equivalent=EQUIVALENT,
 )
