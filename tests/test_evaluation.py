@@ -112,6 +112,20 @@ def test_one_shot_errors_are_of_the_runs_answers():
     assert batch.query_y.tolist() == answers.tolist()
 
 
+class Doubtful:
+    """Barely right in every bit but the first of a sequence, and barely wrong there."""
+
+    def predict(self, params, batch):
+        p = np.where(batch.query_y, 0.51, 0.49)
+        p[:, 0, 0] = 1 - p[:, 0, 0]
+        return p
+
+
+def test_bits_are_wrong_on_the_other_side_of_one_half():
+    found = evaluate(Doubtful(), None, data.Copy(3, (1, 4)), 1, 1, 1, episodes=9)
+    assert (found.measure, found.value, found.ci95) == ("bit_errors", 1.0, 0.0)
+
+
 def test_calibration_has_training_episodes_that_no_step_has():
     listener, dataset = Listener(), characters()
     settings = Training(n_way=3, k_shot=2, n_query=4, test_way=5, test_query=1, seed=7, tasks=2)
