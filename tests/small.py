@@ -12,23 +12,17 @@ from scratchmeta.algorithms import (
     MAML,
     MANN,
     NTM,
-    BaselineFinetune,
-    BaselineNN,
-    FullContext,
-    LSTMBaseline,
-    Matching,
     MetaLSTM,
     MetaNet,
     Prototypical,
-    Relation,
     Reptile,
-    Siamese,
     ZeroShot,
 )
 from scratchmeta.episodes import Episode
+from scratchmeta.presets import OWN, REGISTRY
 from scratchmeta.verify.cases.algorithms import slow_and_fast
-from scratchmeta.verify.cases.episodes import bits, described, images
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.verify.episodes import bits, described, images
+from scratchmeta.verify.numbers import float64
 
 
 def _with_images(algorithm, rng, **sizes):
@@ -83,12 +77,6 @@ def _zero_shot(network, side):
     return made
 
 
-def _relation(rng):
-    network = nn.Sequential([("map", nn.Conv2d(1, 2)), ("tanh", nn.Function(ops.tanh))])
-    algorithm = Relation(network, n_channels=2, map_size=8, hidden=3)
-    return _with_images(algorithm, rng)
-
-
 def _metanet(n_fast, **options):
     def instance(rng):
         algorithm = MetaNet(slow_and_fast(n_fast), hidden=3)
@@ -136,40 +124,25 @@ def accuracies(algorithm, rng, steps, lr=3e-3, **sizes):
     return before, accuracy()
 
 
-# The part of a name before the comma is the algorithm's in REGISTRY.
-INSTANCES = {
-    "baseline-nn": _smooth(BaselineNN, 3, classes=4, n_features=3, batch_norm="support"),
-    "baseline-finetune": _smooth(BaselineFinetune, 3, classes=4, n_features=3, finetune_steps=2),
-    "siamese": _smooth(Siamese, 3, n_features=3),
-    "matching": _smooth(Matching, 3, temperature=0.2),
-    "matching-fce": _smooth(FullContext, 3, n_features=3),
-    "relation": _relation,
-    "prototypical": _smooth(Prototypical, 3),
+# The part of a name before the comma is the algorithm's in REGISTRY, whose presets have a small
+# instance of each.
+INSTANCES = {name: REGISTRY[name].small for name in OWN} | {
     "prototypical, Conv4": _prototypical(),
     "prototypical, cosine, from the support": _prototypical(
         distance="cosine", batch_norm="support"
     ),
     "prototypical, cityblock, running": _prototypical(distance="cityblock", batch_norm="running"),
     "prototypical, a task at a time": _prototypical(task_chunk=1),
-    "prototypical-zero-shot": _zero_shot(nn.MLP([64, 6, 3], activation=ops.tanh), 8),
     "prototypical-zero-shot, Conv4": _zero_shot(nn.Conv4(2, image_size=16, n_out=3), 16),
-    "maml": _smooth(MAML, 2),
     "maml, Conv4": _maml(),
     "maml, from the support": _maml(batch_norm="support"),
     "maml, fresh batches": _smooth(MAML, 2, inner_steps=2, inner_batches="fresh"),
-    "reptile": _reptile(inner_batch=4, inner_optimizer="sgd"),
     "reptile, Adam": _reptile(inner_batch=4),
     "reptile, one by one": _reptile(one_by_one=True),
-    "ntm": _ntm(),
     "ntm, feed-forward": _ntm(controller="feed-forward", heads=2, memory="learned"),
-    "meta-lstm": _smooth(MetaLSTM, 2, inner_steps=2, hidden=3, input_bias=(-1.0, 0.0)),
     "meta-lstm, exact": _smooth(MetaLSTM, 2, inner_steps=2, hidden=3, first_order=False),
     "meta-lstm, Conv4": _meta_lstm(input_bias=(-1.0, 0.0)),
     "meta-lstm, a task at a time": _meta_lstm(task_chunk=1),
-    "mann": _sequential(MANN, rows=6, width=3, heads=2),
     "mann, strings": _sequential(MANN, labels="strings", rows=6, width=3, heads=2),
-    "lstm": _sequential(LSTMBaseline),
-    "metanet": _metanet(2),
     "metanet, one shot, all layers": _metanet(3, shots=1),
-    "fomaml": _smooth(MAML, 2, first_order=True),
 }

@@ -8,8 +8,8 @@ import pytest
 from scratchmeta import losses, nn, ops
 from scratchmeta.analysis import taylor
 from scratchmeta.analysis.compare import compare
-from scratchmeta.verify.cases.episodes import curves
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.verify.episodes import curves
+from scratchmeta.verify.numbers import float64
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])

@@ -1,17 +1,19 @@
 """The classifier of all classes: its batches, and the two ways to use it on a new task."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import data, losses, nn, ops, optim, tree
+from scratchmeta import data, losses, nn, ops, optim, presets, tree
 from scratchmeta.algorithms import BaselineFinetune, BaselineNN
 from scratchmeta.core import value_and_grad
 from scratchmeta.data.images import Numbered
 from scratchmeta.episodes import sample
-from scratchmeta.run import experiment, presets
-from scratchmeta.verify.cases.episodes import images
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.run import experiment
+from scratchmeta.verify.episodes import images
+from scratchmeta.verify.numbers import float64
 
 NAMES = ("baseline-nn", "baseline-finetune")
 NETWORK = nn.MLP([4, 5, 3], activation=ops.tanh, batch_norm=True)
@@ -135,7 +137,7 @@ def test_fine_tuning_is_gradient_descent_from_a_new_layer(policy, only_head):
 
 def test_before_fine_tuning_all_classes_are_equally_likely():
     algorithm, params, batch = finetune()
-    algorithm.finetune_steps = 0
+    algorithm = replace(algorithm, finetune_steps=0)
     np.testing.assert_allclose(np.exp(algorithm.predict(params, batch)), 1 / 3)
 
 

@@ -14,11 +14,12 @@ from oracles import ORACLES
 from small import INSTANCES
 
 from scratchmeta import backend, core, losses, nn, ops, optim, tree
-from scratchmeta.algorithms import REGISTRY
 from scratchmeta.core import Tensor
 from scratchmeta.ops.linalg import project
-from scratchmeta.verify import cases
-from scratchmeta.verify.cases import CASES, UnknownCase, call, numbers
+from scratchmeta.presets import REGISTRY
+from scratchmeta.verify import cases, numbers
+from scratchmeta.verify.cases import CASES, UnknownCase
+from scratchmeta.verify.examples import call
 from scratchmeta.verify.gradcheck import GradientError, compare_float32, gradcheck
 
 ALL = list(CASES)

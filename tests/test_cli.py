@@ -1,8 +1,10 @@
 """The command line: what it prints, what it writes, how it exits."""
 
+import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,11 +17,11 @@ import pytest
 from PIL import Image
 from test_data_one_shot_runs import official, zipped
 
-from scratchmeta import __version__, backend
-from scratchmeta.algorithms import REGISTRY
+from scratchmeta import __version__, backend, presets
 from scratchmeta.data import glyphs
 from scratchmeta.kernels import compiling
-from scratchmeta.run import experiment, presets
+from scratchmeta.presets import REGISTRY
+from scratchmeta.run import experiment, networks
 from scratchmeta.run.checkpoint import Run
 from scratchmeta.run.cli import main
 
@@ -118,12 +120,11 @@ def test_help_shows_the_values_of_the_preset_and_the_options_of_the_algorithm(ca
 # --- presets --------------------------------------------------------------------------------------
 
 EVERY_PRESET = [
-    (name, data, preset) for name, table in presets.PRESETS.items() for data, preset in table
+    (name, data, preset) for name, entry in REGISTRY.items() for data, preset in entry.presets
 ]
 
 
 def test_every_algorithm_has_presets_and_a_quick_one_first():
-    assert set(presets.PRESETS) == set(REGISTRY)
     for name in REGISTRY:
         assert presets.lookup(name).preset == "quick"
 
@@ -148,7 +149,7 @@ def test_the_papers_numbers():
     training, method = sinusoid.training, sinusoid.method
     assert (training.k_shot, training.tasks, training.steps) == (10, 25, 70_000)
     assert (method.inner_lr, method.inner_steps, method.first_order) == (0.01, 1, False)
-    assert sinusoid.network == presets.MLP((40, 40))
+    assert sinusoid.network == networks.MLP((40, 40))
     assert presets.lookup("fomaml", "sinusoids", "paper").method.first_order
     omniglot = presets.lookup("maml", "omniglot", "paper")
     assert (omniglot.training.tasks, omniglot.training.steps) == (32, 60_000)
@@ -168,7 +169,7 @@ def test_the_papers_numbers_on_mini_imagenet():
     maml, five_shot = paper("maml"), paper("maml", "paper-5-shot")
     assert (maml.method.inner_lr, maml.method.inner_steps) == (0.01, 5)
     assert maml.method.eval_inner_steps == 10
-    assert maml.network == presets.Conv4(channels=32, pooling="max")
+    assert maml.network == networks.Conv4(channels=32, pooling="max")
     assert (maml.training.tasks, maml.training.steps) == (4, 60_000)
     assert (maml.training.n_query, maml.training.clip_value) == (15, 10)
     assert (five_shot.training.k_shot, five_shot.training.tasks) == (5, 2)
@@ -475,7 +476,7 @@ PATIENCE = 300  # seconds, for a machine that has much else to do
 
 
 @pytest.fixture
-def started():
+def started(interruptible):
     """Starts a training process and returns it once it is past its first validation."""
     processes = []
 
@@ -495,7 +496,16 @@ def started():
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture
+def interruptible():
+    """A script's `pytest &` ignores SIGINT, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 LONG = [*WAVES[:-4], "--steps", "1000000", "--validate-every", "10"]
@@ -534,6 +544,67 @@ def contents_of(folder):
     return [(Path(folder) / name).read_bytes() for name in names]
 
 
+# --- readers that go away, streams that are closed, disks that are full ---------------------------
+
+
+def shell(line):
+    """What a line of bash prints, and the statuses of its first pipe's commands."""
+    line = line.replace("scratchmeta", f"{sys.executable} -m scratchmeta")
+    script = f'{line}; echo "status ${{PIPESTATUS[*]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert "Traceback" not in done.stderr
+    *text, statuses = done.stdout.splitlines()
+    return text, done.stderr.splitlines(), statuses
+
+
+def test_training_goes_on_when_nobody_reads_its_progress(tmp_path):
+    """As with `2>&1 | head -c1`, but the reader is gone before the first line."""
+    _, _, statuses = shell(f"scratchmeta {shlex.join(WAVES)} --out run 2>&1 | true")
+    assert statuses == "status 141 0"  # as of what SIGPIPE ends: not all was read
+    assert main([*WAVES, "--out", "w"]) == 0
+    assert contents_of("run") == contents_of("w")
+
+
+def test_ctrl_c_that_ends_the_reader_too_leaves_a_checkpoint(started):
+    process = started(*LONG)
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    steps = [line["step"] for line in Run.open("killed").history()]
+    assert main(["train", "--resume", "killed", "--steps", str(max(steps) + 1)]) == 0
+
+
+def test_with_standard_error_closed_all_goes_on_and_no_file_gets_what_is_meant_for_it():
+    waves = shlex.join(WAVES)
+    text, _, statuses = shell(f"scratchmeta {waves} --out run 2>&-")
+    assert (text[0], statuses) == (
+        "trained maml on sinusoids for 6 steps, saved in run",
+        "status 0",
+    )
+    assert (Path("run") / ".lock").read_bytes() == b""
+    text, _, statuses = shell("scratchmeta evaluate run --episodes 5 2>&-")
+    assert re.match("maml on sinusoids, .* 5 test episodes", text[0])
+    assert statuses == "status 0"
+
+
+def test_help_that_nobody_reads_is_no_traceback():
+    assert shell("scratchmeta --help | true") == ([], [], "status 141 0")
+
+
+def test_a_full_disk_behind_standard_output_is_named():
+    said = ["scratchmeta: error: standard output: No space left on device"]
+    assert shell("scratchmeta --version > /dev/full") == ([], said, "status 2")
+    assert shell("scratchmeta list > /dev/full") == ([], said, "status 2")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(run, capsys):
+    (run / "metrics.jsonl").unlink()
+    assert main(["train", "--resume", "run", "--steps", "7"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("scratchmeta: warning: run/metrics.jsonl: wanted the losses of steps")
+
+
 # --- one line for whatever is wrong ---------------------------------------------------------------
 
 
@@ -542,8 +613,8 @@ def contents_of(folder):
     [
         ("trian", "unknown command 'trian': did you mean train?"),
         ("train promaml", "unknown algorithm 'promaml': did you mean .*maml"),
-        ("train zzz", "unknown algorithm 'zzz': wanted one of baseline-nn, "),
-        ("train", "train: wanted the name of an algorithm first: baseline-nn, "),
+        ("train zzz", "unknown algorithm 'zzz': wanted one of baseline-finetune, baseline-nn, "),
+        ("train", "train: wanted the name of an algorithm first: baseline-finetune, "),
         ("train maml --data omnigolt", "unknown data for maml 'omnigolt': did you mean omniglot"),
         ("train maml --preset qiuck", "unknown preset of maml 'qiuck': did you mean quick"),
         ("train maml --data glyphs --preset paper", "unknown preset of maml on glyphs 'paper'"),
@@ -562,7 +633,10 @@ def contents_of(folder):
         ("train maml --seed -1", "seed: wanted at least 0, got -1"),
         ("train maml --image-size 2", "image_size: wanted at least 16, got 2"),
         ("train maml --channels 0", "channels: wanted at least 1, got 0"),
-        ("train maml --data sinusoids --hidden 40 0", "hidden: wanted at least 1 unit"),
+        (
+            "train maml --data sinusoids --hidden 40 0",
+            r"hidden: wanted at least 1 in every place, got \(40, 0\)",
+        ),
         ("train maml --batch-norm running", "invalid choice 'running' for argument '--batch-norm'"),
         ("train maml --data omniglot", "omniglot: where is it.*--data-dir.*SCRATCHMETA_DATA"),
         ("train maml --data omniglot --data-dir .", "images_background"),
@@ -609,6 +683,18 @@ def test_only_test_episodes_are_drawn(number, run, capsys):
     assert not (run / "episode.png").exists()
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [("--resume", ""), ("--resume=",), ("--out", ""), ("--out=",), ("--data-dir", "")],
+)
+def test_an_empty_path_is_not_the_folder_one_is_in(argv, run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    before = contents(run)
+    assert refused(capsys, *WAVES, *argv) == f"{argv[0].rstrip('=')}: wanted a value, got ''"
+    assert refused(capsys, "evaluate", "") == "evaluate: wanted a value, got ''"
+    assert contents(run) == before
+
+
 def test_a_folder_that_is_no_run_is_neither_to_be_resumed_nor_overwritten(capsys, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
@@ -638,13 +724,18 @@ def test_a_rate_that_has_fallen_to_0_ends_the_run(capsys):
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("method", "batch_norm", "foo", "batch_norm: wanted .*'transductive', 'support'.*'foo'"),
+        (
+            "method",
+            "batch_norm",
+            "foo",
+            "batch_norm: wanted 'transductive' or 'support', got 'foo'",
+        ),
         ("training", "n_way", 2.5, "n_way: wanted int, got 2.5"),
         ("training", "optimizer", "foo", "optimizer: wanted .*'adam'.*got 'foo'"),
         ("network", "hidden", [4, "x"], r"hidden: wanted tuple\[int, ...\], got \(4, 'x'\)"),
-        ("method", "type", "Reptile", "cannot read .method. .*unexpected keyword argument"),
-        (None, "algorithm", 5, "unknown algorithm '5'"),
-        (None, "data", "glyphs", "maml on glyphs is not made of"),
+        ("method", "type", "Reptile", "cannot read .method. .*wanted MAML for maml.*got Reptile"),
+        (None, "algorithm", 5, "algorithm: wanted str, got 5"),
+        (None, "data", "glyphs", "cannot read 'dataset' .*wanted Glyphs for maml on glyphs"),
     ],
 )
 def test_a_configuration_that_was_changed_by_hand_is_named(
@@ -759,6 +850,22 @@ def test_plot_without_matplotlib_says_what_to_install(run):
     )
 
 
+def test_a_full_disk_leaves_no_half_of_a_picture(run, capsys, monkeypatch):
+    assert main(["plot", "run"]) == 0
+    capsys.readouterr()
+    before = contents(run)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert refused(capsys, "plot", "run") == "run/episode.png: No space left on device"
+    assert contents(run) == before
+    error = refused(capsys, "taylor", "--k", "2", "--plot", "new.png")
+    assert error == "new.png: No space left on device"
+    assert not Path("new.png").exists()
+
+
 # --- list, check ----------------------------------------------------------------------------------
 
 
@@ -845,8 +952,9 @@ def test_compare_takes_a_run_of_reptile(glyph_cache, monkeypatch, capsys):
         ("--inner-lr 0", "inner_lr: wanted a positive number, got 0"),
         ("--inner-lr -1", "inner_lr: wanted a positive number, got -1"),
         ("--inner-lr 1e30", "inner_lr: wanted a rate at which maml has a finite loss .*1e[+]30"),
-        ("--inner-steps 0", "inner_steps: wanted at least 1, got 0"),
-        ("--inner-steps -1", "inner_steps: wanted at least 1, got -1"),
+        ("--inner-steps 0", "inner_steps: wanted 1 to 1000, got 0"),
+        ("--inner-steps -1", "inner_steps: wanted 1 to 1000, got -1"),
+        (f"--inner-steps {10**24}", "inner_steps: wanted 1 to 1000, got 1000000000000000000000000"),
         ("--tasks 0", "tasks: at least 1 wanted, got 0"),
     ],
 )

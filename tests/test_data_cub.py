@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from scratchmeta import episodes
+from scratchmeta import episodes, presets
 from scratchmeta.data import CUB, DataError, Described, cub
-from scratchmeta.run import experiment, presets
+from scratchmeta.run import experiment
 
 NAMES = [f"{k:03}.Bird_{k}" for k in range(1, 8)]
 PARTS = {"train": NAMES[4:], "val": NAMES[:2], "test": NAMES[2:4]}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchmeta import episodes
+from scratchmeta import episodes, presets
 from scratchmeta.data import DataError, MiniImageNet, mini_imagenet
-from scratchmeta.run import experiment, presets
+from scratchmeta.run import experiment
 
 COUNTS = {"train": 3, "val": 2, "test": 2}
 SHOTS = 4

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchmeta import episodes
+from scratchmeta import episodes, presets
 from scratchmeta.data import DataError, Omniglot, omniglot
-from scratchmeta.run import experiment, presets
+from scratchmeta.run import experiment
 
 DATA = Path(os.environ.get("SCRATCHMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL = DATA / "omniglot"

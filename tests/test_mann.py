@@ -9,8 +9,8 @@ from scratchmeta.algorithms import MANN, LSTMBaseline
 from scratchmeta.algorithms.lstm import letters, sequence
 from scratchmeta.algorithms.mann import START
 from scratchmeta.data.sequences import STRINGS
-from scratchmeta.verify.cases.episodes import images
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.verify.episodes import images
+from scratchmeta.verify.numbers import float64
 
 SIZES = {"rows": 6, "width": 3, "heads": 2}
 

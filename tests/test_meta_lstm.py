@@ -1,6 +1,7 @@
 """The LSTM meta-learner: one coordinate by hand, gradient descent a special case, tasks apart."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from scratchmeta import core, data, losses, nn, ops, optim, tree
 from scratchmeta.algorithms import MAML, MetaLSTM
 from scratchmeta.episodes import sample
-from scratchmeta.verify.cases.episodes import curves, images
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.verify.episodes import curves, images
+from scratchmeta.verify.numbers import float64
 
 NETWORK = nn.MLP([4, 5, 2], activation=ops.tanh, batch_norm=True)
 
@@ -151,7 +152,7 @@ def test_the_exact_gradient_is_another_than_the_papers():
 def test_chunks_of_tasks_do_not_matter(chunk, first_order):
     algorithm, params, episodes = learner(tasks=3, first_order=first_order)
     whole = algorithm.meta_gradient(params, episodes)
-    algorithm.task_chunk = chunk
+    algorithm = replace(algorithm, task_chunk=chunk)
     assert_close(algorithm.meta_gradient(params, episodes), whole)
 
 
@@ -242,5 +243,5 @@ def test_it_learns(first_order):
 
     after = error(params)
     assert after < error(start) / 2
-    algorithm.eval_inner_steps = 0
+    algorithm = replace(algorithm, eval_inner_steps=0)
     assert after < 0.7 * error(params)

@@ -12,8 +12,8 @@ from scratchmeta.algorithms import MetaNet, metanet
 from scratchmeta.algorithms.metanet import as_weights, example_gradients
 from scratchmeta.algorithms.slow_fast import SlowFast, network
 from scratchmeta.episodes import Episode
-from scratchmeta.verify.cases.episodes import images
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.verify.episodes import images
+from scratchmeta.verify.numbers import float64
 
 ALL = ["metanet", "metanet, one shot, all layers"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import INSTANCES, accuracies
 
-from scratchmeta import nn, ops, tree
+from scratchmeta import nn, ops, presets, tree
 from scratchmeta.algorithms import (
     FullContext,
     Matching,
@@ -17,9 +17,9 @@ from scratchmeta.algorithms import (
 )
 from scratchmeta.algorithms.relation import class_maps, embedding
 from scratchmeta.episodes import Episode
-from scratchmeta.run import experiment, presets
-from scratchmeta.verify.cases.episodes import images
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.run import experiment
+from scratchmeta.verify.episodes import images
+from scratchmeta.verify.numbers import float64
 
 METRIC_BASED = ("siamese", "matching", "matching-fce", "relation", "prototypical")
 
@@ -152,7 +152,7 @@ def test_relation_scores_every_pair_of_concatenated_maps(padding, side, map_size
                 pairs.append(np.concatenate([chosen, q], axis=-1))
         x = algorithm.first(params["first"], np.array(pairs)[None])
         x = algorithm.second(params["second"], x)
-        r = sigmoid(algorithm.head(params["head"], nn.flatten_images(x))[0]).reshape(4, 2)
+        r = sigmoid(algorithm.last(params["head"], nn.flatten_images(x))[0]).reshape(4, 2)
         np.testing.assert_allclose(scores[t], r)
         np.testing.assert_allclose(predicted[t], np.log(r / r.sum(1, keepdims=True)))
         truth = np.eye(2)[episodes.query_y[t]]

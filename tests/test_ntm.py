@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from small import INSTANCES
 
-from scratchmeta import data, episodes, optim, tree
+from scratchmeta import data, episodes, optim, presets, tree
 from scratchmeta.algorithms import NTM, ntm
-from scratchmeta.run import experiment, presets, training
+from scratchmeta.run import experiment, training
 from scratchmeta.run.cli import main
 from scratchmeta.run.evaluation import evaluate
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.verify.numbers import float64
 
 T, HEADS, ROWS, WIDTH = 2, 3, 5, 4
 

@@ -18,11 +18,13 @@ import pytest
 from fakecupy import install
 from PIL import Image
 
-from scratchmeta import backend, data, episodes, nn, tree
-from scratchmeta.algorithms import REGISTRY, slow_fast
+from scratchmeta import backend, data, episodes, nn, presets, tree
+from scratchmeta.algorithms import relation, slow_fast
 from scratchmeta.analysis import compare, taylor
 from scratchmeta.data import glyphs, one_shot_runs
-from scratchmeta.run import evaluation, experiment, export, options, plots, presets, training
+from scratchmeta.presets import REGISTRY
+from scratchmeta.run import evaluation, experiment, export, outside, plots, training
+from scratchmeta.run import networks as networks_of_one
 from scratchmeta.run.cli import main
 from scratchmeta.run.commands import COMMANDS
 from scratchmeta.run.commands import train as train_command
@@ -39,7 +41,7 @@ from scratchmeta.run.evaluation import (
 )
 from scratchmeta.run.training import train
 from scratchmeta.verify import cases
-from scratchmeta.verify.cases.episodes import bits, described, images
+from scratchmeta.verify.episodes import bits, described, images
 
 SECTIONS = ("method", "network", "dataset", "training")
 
@@ -60,7 +62,7 @@ def everything(section):
     """{(type or algorithm, option)} of a section, over all presets of all algorithms."""
     found = set()
     for name in REGISTRY:
-        for key in presets.PRESETS[name]:
+        for key in REGISTRY[name].presets:
             part = getattr(presets.lookup(name, *key), section)
             whose = name if section == "method" else type(part).__name__
             found |= {(whose, option) for option in options_of(part)}
@@ -91,7 +93,7 @@ SMALL = {
     "matching-fce": CONV4,
     "relation": {**CONV4, "dataset": {"image_size": 48}},
     "prototypical": CONV4,
-    "prototypical-zero-shot": {**CONV4, "method": {"features": 4, "attribute_hidden": (3,)}},
+    "prototypical-zero-shot": {"network": {"channels": 2, "features": 4, "attribute_hidden": (3,)}},
     "ntm": {"method": {"units": 4, "rows": 5, "width": 3}, "dataset": {"bits": 2}},
     "mann": {"method": {"controller": 4, "rows": 6, "width": 3, "heads": 2}},
     "lstm": {"method": {"controller": 4}},
@@ -122,14 +124,10 @@ METHOD = {
     ("matching-fce", "temperature"): (0.5, FIT),
     ("matching-fce", "batch_norm"): BATCH_NORM,
     ("matching-fce", "processing_steps"): (2, FIT),
-    ("relation", "hidden"): (3, ALL, lambda a: a.head.layers[-1][1].n_in),
+    ("relation", "hidden"): (3, ALL, lambda a: a.last.layers[-1][1].n_in),
     ("relation", "padding"): ("valid", ALL, "first.padding"),
     ("prototypical", "distance"): ("cityblock", FIT),
     ("prototypical", "batch_norm"): BATCH_NORM,
-    ("prototypical-zero-shot", "features"): (5, ALL, lambda a: a.network.layers[-1][1].n_out),
-    ("prototypical-zero-shot", "attribute_hidden"): (
-        (2,), ALL, lambda a: (dict(a.attribute_network.layers)["linear1"].n_out,)
-    ),
     ("prototypical-zero-shot", "batch_norm"): ("running", RUNNING),
     ("ntm", "controller"): ("lstm", ALL),
     ("ntm", "units"): (3, ALL),
@@ -153,8 +151,8 @@ METHOD = {
     ("meta-lstm", "eval_inner_steps"): (1, {"predict"}),
     ("meta-lstm", "hidden"): (2, ALL, "lstm.n_hidden"),
     ("meta-lstm", "p"): (3.0, FIT),
-    ("meta-lstm", "forget_bias"): ((1.0, 2.0), ALL, lambda a: a.biases["forget"]),
-    ("meta-lstm", "input_bias"): ((-3.0, -2.0), ALL, lambda a: a.biases["input"]),
+    ("meta-lstm", "forget_bias"): ((1.0, 2.0), ALL),
+    ("meta-lstm", "input_bias"): ((-3.0, -2.0), ALL),
     ("meta-lstm", "first_order"): (False, {"gradient"}),
     ("meta-lstm", "batch_norm"): ("support", TRAIN),
     ("meta-lstm", "test_batch_norm"): ("support", {"predict"}),
@@ -270,7 +268,22 @@ def layered(**options):
 
 
 PROTOTYPICAL, NO_CONV = ("prototypical", "glyphs", "quick"), ("maml", "omniglot", "paper-no-conv")
-METANET = ("metanet", "glyphs", "quick")
+METANET, RELATION = ("metanet", "glyphs", "quick"), ("relation", "glyphs", "quick")
+ZERO_SHOT = ("prototypical-zero-shot", "glyphs", "quick")
+BIRDS = ("prototypical-zero-shot", "cub", "paper")
+
+
+def described_by(pooling="max", hidden=128, n_out=64, **options):
+    """Zero-shot learning's two networks, on glyphs of 16 x 16."""
+    n = len(data.Glyphs.attribute_names)
+    return conv4(pooling=pooling, n_out=n_out, **options), nn.MLP([n, hidden, n_out])
+
+
+def birds(features=1024, hidden=(), attribute=()):
+    """Zero-shot learning's two networks, on birds."""
+    sizes = [data.cub.FEATURES, *hidden, features], [data.cub.ATTRIBUTES, *attribute, features]
+    return tuple(map(nn.MLP, sizes))
+
 
 # (type, option): a preset that has it, another value, and the network that is to come of it.
 NETWORK = {
@@ -278,6 +291,14 @@ NETWORK = {
     ("Conv4", "pooling"): (PROTOTYPICAL, "stride", lambda: conv4(pooling="stride")),
     ("MLP", "hidden"): (NO_CONV, (7, 6), lambda: classifier(hidden=(7, 6))),
     ("MLP", "normalize"): (NO_CONV, False, lambda: classifier(batch_norm=False)),
+    ("Maps", "channels"): (RELATION, 3, lambda: relation.embedding(3)),
+    ("Conv4WithAttributes", "channels"): (ZERO_SHOT, 3, lambda: described_by(channels=3)),
+    ("Conv4WithAttributes", "pooling"): (ZERO_SHOT, "stride", lambda: described_by("stride")),
+    ("Conv4WithAttributes", "features"): (ZERO_SHOT, 5, lambda: described_by(n_out=5)),
+    ("Conv4WithAttributes", "attribute_hidden"): (ZERO_SHOT, (7,), lambda: described_by(hidden=7)),
+    ("MLPWithAttributes", "features"): (BIRDS, 5, lambda: birds(features=5)),
+    ("MLPWithAttributes", "attribute_hidden"): (BIRDS, (7,), lambda: birds(attribute=(7,))),
+    ("MLPWithAttributes", "hidden"): (BIRDS, (7,), lambda: birds(hidden=(7,))),
     ("SlowFast", "channels"): (METANET, 3, lambda: layered(channels=3)),
     ("SlowFast", "depth"): (METANET, 2, lambda: layered(depth=2)),
     ("SlowFast", "pooling"): (METANET, "max", lambda: layered(pooling="max")),
@@ -292,8 +313,12 @@ def test_every_option_of_a_network_has_a_row():
 
 def gives(network):
     """What identifies a network: its parameters, and what it makes of an image and of them."""
+    if isinstance(network, tuple):
+        return list(map(gives, network))
     params = network.init(np.random.default_rng(0))
-    x = np.random.default_rng(1).normal(size=(3, 16, 16, 1)).astype(np.float32)
+    sizes = [layer.n_in for name, layer, *_ in network.layers if name == "linear1"]
+    shape = (3, *sizes) if sizes and sizes != [256] else (3, 16, 16, 1)
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     if isinstance(network, slow_fast.SlowFast):
         slow = network.lower(params, x)
         outputs = [slow, network.logits([params], slow)]
@@ -302,14 +327,22 @@ def gives(network):
     return tree.paths(params), [y.tobytes() for y in [*tree.flatten(params)[0], *outputs]]
 
 
+def networks(built):
+    """One network, or both where there are two."""
+    found = tuple(built.values())
+    return found if len(found) > 1 else found[0]
+
+
 @pytest.mark.parametrize(("kind", "option"), NETWORK)
 def test_an_option_of_a_network_arrives(kind, option):
     preset, value, wanted = NETWORK[kind, option]
     config = presets.lookup(*preset)
-    config = replace(config, dataset=replace(config.dataset, image_size=16))
+    if hasattr(config.dataset, "image_size"):
+        config = replace(config, dataset=replace(config.dataset, image_size=16))
     changed = replace(config, network=replace(config.network, **{option: value}))
-    assert gives(experiment.network(changed)) == gives(wanted())
-    assert gives(experiment.network(changed)) != gives(experiment.network(config))
+    found, before = (networks(experiment.Surroundings(c).built) for c in (changed, config))
+    assert gives(found) == gives(wanted())
+    assert gives(found) != gives(before)
 
 
 def test_sinusoids_have_the_options_of_their_network_too():
@@ -863,6 +896,20 @@ def test_train(heard, waves):
     assert call["settings"] == replace(experiment.saved("run").config.training, steps=5)
 
 
+@arrives("evaluate", "algorithm", "network")
+@arrives("plot", "algorithm", "network")
+@arrives("train", "network_class")
+def test_what_comes_from_outside(heard, waves):
+    calls = heard(experiment, "recorded", experiment.saved("run").config)
+    named = ["--algorithm", "mine.py:Mine", "--network", "net.py:Net"]
+    for command in ("evaluate", "plot"):
+        assert main([command, "run", *named]) == 0
+        assert calls.pop()["named"] == {"algorithm": "mine.py:Mine", "network": "net.py:Net"}
+    calls = heard(outside, "load", networks_of_one.MLP)
+    assert main([*WAVES, "--network", "net.py:Net", "--out", "new"]) == 0
+    assert calls[0]["name"] == "net.py:Net"
+
+
 def test_train_trains_validates_and_tests_on_three_different_splits(few_glyphs, heard):
     calls = heard(training, "train", SimpleNamespace(step=1))
     assert main(["train", "prototypical", "--image-size", "16"]) == 0
@@ -887,7 +934,7 @@ def as_arguments(values, defaults):
 
 def given(name):
     """A preset, and {section: other values of all its options that can be given together}."""
-    key = next(iter(presets.PRESETS[name]))
+    key = next(iter(REGISTRY[name].presets))
     config = presets.lookup(name, *key)
     tables = {"method": METHOD, "network": NETWORK, "dataset": DATASET}
     values = {}
@@ -906,7 +953,7 @@ def test_every_option_can_be_given_to_train(name):
     argv = [name, "--data", config.data, "--preset", config.preset]
     for section, own in values.items():
         argv += as_arguments(own, options_of(getattr(config, section)))
-    found = options.parse(train_command.TrainOptions, argv, "train", train_command._preset(argv))
+    found, _ = train_command.read(argv)
     for section, own in values.items():
         assert getattr(found, section) == replace(getattr(config, section), **own)
 
@@ -972,11 +1019,9 @@ def test_compare_a_run(heard, waves, capsys):
 
 @arrives("bench", "rounds", "json")
 def test_bench(heard, monkeypatch, capsys):
-    for name in list(REGISTRY):
-        if name != "ntm":
-            monkeypatch.delitem(REGISTRY, name)
-    one = {("copy", "quick"): presets.PRESETS["ntm"]["copy", "quick"]}
-    monkeypatch.setitem(presets.PRESETS, "ntm", one)
+    monkeypatch.setattr(presets, "OWN", ["ntm"])
+    one = {("copy", "quick"): REGISTRY["ntm"].presets["copy", "quick"]}
+    monkeypatch.setattr("scratchmeta.presets.ntm.PRESETS", one)
     seconds = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: float(next(seconds)))
     calls = heard(training, "step", (0.0, None))
@@ -1007,11 +1052,9 @@ def test_the_backend(waves, heard, monkeypatch, capsys):
         ("compare", "--data", "sinusoids"): (compare, "compare", []),
         ("bench",): (training, "step", (0.0, None)),
     }
-    for name in list(REGISTRY):
-        if name != "maml":
-            monkeypatch.delitem(REGISTRY, name)
-    one = {("sinusoids", "quick"): presets.PRESETS["maml"]["sinusoids", "quick"]}
-    monkeypatch.setitem(presets.PRESETS, "maml", one)
+    monkeypatch.setattr(presets, "OWN", ["maml"])
+    one = {("sinusoids", "quick"): REGISTRY["maml"].presets["sinusoids", "quick"]}
+    monkeypatch.setattr("scratchmeta.presets.maml.PRESETS", one)
     with install():
         for argv, place in places.items():
             calls = heard(*place)

@@ -1,5 +1,7 @@
 """Reptile against a loop over tasks and steps, and what it says of its training data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small import INSTANCES, reptile_params
@@ -11,7 +13,7 @@ from scratchmeta.core import value_and_grad
 from scratchmeta.episodes import sample
 from scratchmeta.run.config import Training
 from scratchmeta.run.training import train
-from scratchmeta.verify.cases.episodes import curves, images
+from scratchmeta.verify.episodes import curves, images
 
 NETWORK = nn.MLP([4, 5, 2], activation=ops.tanh, batch_norm=True)
 
@@ -97,7 +99,7 @@ def test_moments_go_on_from_task_to_task():
 def test_chunks_of_tasks_do_not_matter(chunk):
     algorithm, params, episodes = learner()
     whole = algorithm.meta_gradient(params, episodes)
-    algorithm.task_chunk = chunk
+    algorithm = replace(algorithm, task_chunk=chunk)
     parts = algorithm.meta_gradient(params, episodes)
     for a, b in zip(tree.flatten(whole)[0], tree.flatten(parts)[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
@@ -130,7 +132,7 @@ def test_on_noise_accuracy_is_chance_before_and_after_adaptation(name):
     algorithm, params, _ = INSTANCES[name](np.random.default_rng(2))
     episodes = images(np.random.default_rng(3), tasks=150, queries=2)
     for steps in (0, 2):
-        algorithm.eval_inner_steps = steps
+        algorithm = replace(algorithm, eval_inner_steps=steps)
         right = algorithm.predict(params, episodes).argmax(-1) == episodes.query_y
         assert abs(right.mean() - 1 / 2) < 4 * np.sqrt(1 / 4 / right.size)
 
@@ -138,7 +140,7 @@ def test_on_noise_accuracy_is_chance_before_and_after_adaptation(name):
 def test_one_step_of_gradient_descent_is_ordinary_training():
     """Reptile with one inner step is SGD on the minibatch (section 5)."""
     algorithm, params, episodes = learner(inner_optimizer="sgd")
-    algorithm.inner_steps = 1
+    algorithm = replace(algorithm, inner_steps=1)
     _, gradient = algorithm.meta_gradient(params, episodes)
     x, y = algorithm.training_data(episodes)
 

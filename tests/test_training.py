@@ -248,6 +248,14 @@ def test_predictions_that_are_no_numbers_are_not_counted_as_wrong():
 # --- stopping -------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A script's `pytest &` ignores SIGINT, and so would the training that is to be stopped."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Signalling:
     """Sends this process a signal in the middle of step `at`, once or twice."""
 
@@ -447,7 +455,7 @@ def test_a_learning_rate_that_is_no_positive_number_is_refused(lr):
 
 def test_accuracy_is_counted_query_by_query():
     algorithm, dataset = images_algorithm(), faces()
-    algorithm.batch_norm = "transductive"
+    algorithm = replace(algorithm, batch_norm="transductive")
     params = algorithm.init(np.random.default_rng(0))
     result = evaluate(algorithm, params, dataset, 3, 1, 4, episodes=7, seed=5)
     accuracies = []

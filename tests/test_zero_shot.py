@@ -8,8 +8,8 @@ from scratchmeta import episodes, nn, optim, tree
 from scratchmeta.algorithms import ZeroShot
 from scratchmeta.data import Described, Glyphs
 from scratchmeta.episodes import Episode
-from scratchmeta.verify.cases.episodes import described, images
-from scratchmeta.verify.cases.numbers import float64
+from scratchmeta.verify.episodes import described, images
+from scratchmeta.verify.numbers import float64
 
 
 @pytest.fixture

@@ -26,35 +26,49 @@ Differs from the post
     The post shows these rows in its results and does not describe them.
 """
 
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from scratchmeta import backend, core, nn, ops, tree
 from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way, query_outputs
+from scratchmeta.data import Numbered, Splits
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Given, Natural, Positive, at_least
 from scratchmeta.losses import cross_entropy
 
 
+@dataclass(frozen=True)
 class Baseline(MetricLearner):
     """A classifier of all training classes around a `network` with features (T, M, n_features).
 
-    `classes` is the number of training classes. The rest as in `MetricLearner`.
+    The rest as in `MetricLearner`.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        classes: int,
-        n_features: int = 64,
-        batch_norm: nn.Policy = "running",
-        task_chunk: int | None = None,
-    ) -> None:
-        super().__init__(network, batch_norm, task_chunk)
-        self.n_features, self.classes = n_features, classes
-        self.classifier = nn.Sequential(
-            [("network", network), ("head", nn.Linear(n_features, classes))]
+    classes: Annotated[int, at_least(2)] = 615
+    """Training classes: the dataset's, turned ones included."""
+    n_features: Given[int] = 64
+    _: KW_ONLY
+    batch_norm: nn.Policy = "running"
+    """Batch-norm by the statistics of the episode, of its support, or of training batches."""
+
+    @cached_property
+    def classifier(self) -> nn.Sequential:
+        """The network, and a linear layer for all training classes."""
+        return nn.Sequential(
+            [("network", self.network), ("head", nn.Linear(self.n_features, self.classes))]
         )
+
+    def datasets(self, splits: Splits) -> Splits:
+        """Trained on batches in which a class has its number in the whole dataset."""
+        train = splits.train
+        if train.n_classes != self.classes:
+            raise ValueError(
+                f"classes: wanted the {train.n_classes} of {train}, got {self.classes}"
+            )
+        return splits._replace(train=Numbered(train))
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network, head}."""
@@ -72,6 +86,7 @@ class Baseline(MetricLearner):
         return cross_entropy(self.classifier(params, x), y)
 
 
+@dataclass(frozen=True)
 class BaselineNN(Baseline):
     """The nearest neighbour by the cosine of features."""
 
@@ -85,33 +100,31 @@ class BaselineNN(Baseline):
         return ops.log_softmax(ops.max(of_class, axis=-2))
 
 
+@dataclass(frozen=True)
 class BaselineFinetune(Baseline):
     """A new last layer and the features, trained on the support by gradient descent.
 
-    `finetune_steps` steps of rate `finetune_lr` on the whole support; with `only_head` the features
-    stay as they are. `batch_norm` is "transductive", where queries are normalised by their own
-    statistics, or "support", where they are by the support's under the new weights.
+    Every step is on the whole support.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        classes: int,
-        n_features: int = 64,
-        finetune_steps: int = 20,
-        finetune_lr: float = 0.01,
-        only_head: bool = False,
-        batch_norm: nn.Policy = "transductive",
-        task_chunk: int | None = None,
-    ) -> None:
-        if batch_norm == "running":
+    finetune_steps: Natural = 20
+    """Steps on the support."""
+    finetune_lr: Positive = 0.01
+    """Their learning rate."""
+    only_head: bool = False
+    """Train the new layer only, and leave the features as they are."""
+    _: KW_ONLY
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """Batch-norm of the queries by their own statistics, or by the support's, under the new
+    weights."""
+
+    def __post_init__(self) -> None:
+        if self.batch_norm == "running":
             raise ValueError(
                 "BaselineFinetune: wanted batch_norm 'transductive' or 'support', got 'running': "
                 "statistics of the training classes do not describe the fine-tuned network"
             )
-        super().__init__(network, classes, n_features, batch_norm, task_chunk)
-        self.finetune_steps, self.finetune_lr = finetune_steps, finetune_lr
-        self.only_head = only_head
+        super().__post_init__()
 
     def adapt(self, params: Tree, episodes: Episode) -> Tree:
         """The weights {network, head} of every task (T, ...) after fine-tuning, raw."""

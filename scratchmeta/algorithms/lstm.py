@@ -19,20 +19,24 @@ Differs from the paper
     sequence has as many examples of each class. Trained by Adam, not RMSProp.
 """
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from scratchmeta import backend, nn, ops, tree
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, n_way
+from scratchmeta.algorithms.protocol import Algorithm, chunks, mean_over_tasks, n_way
 from scratchmeta.algorithms.reptile import shot_by_shot
+from scratchmeta.data import Shuffled, Splits
 from scratchmeta.data.sequences import LETTERS
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given
 
 Tree = Any
 
 
-class LSTMBaseline:
+@dataclass(frozen=True)
+class LSTMBaseline(Algorithm):
     """An LSTM that has to keep the task in its state.
 
     `image_size` is that of the images (..., H, W, 1), `ways` the number of classes. `labels`
@@ -40,17 +44,28 @@ class LSTMBaseline:
     "strings" numbers below 3125 as five letters, each one of 5.
     """
 
-    def __init__(
-        self,
-        image_size: int = 20,
-        ways: int = 5,
-        controller: int = 200,
-        labels: Literal["one-hot", "strings"] = "one-hot",
-        task_chunk: int | None = None,
-    ) -> None:
-        self.pixels, self.ways = image_size**2, ways
-        self.controller, self.labels, self.task_chunk = controller, labels, task_chunk
-        self.n_label = ways if labels == "one-hot" else 5 * LETTERS
+    image_size: Given[int] = 20
+    ways: Given[int] = 5
+    controller: Count = 200
+    """Units of the LSTM."""
+    labels: Literal["one-hot", "strings"] = "one-hot"
+    """One of n_way labels, or five letters drawn anew for each class of an episode."""
+    _: KW_ONLY
+    task_chunk: Given[int | None] = None
+
+    @property
+    def fixes_ways(self) -> bool:
+        """One-hot labels are of as many classes as in training."""
+        return self.labels == "one-hot"
+
+    def datasets(self, splits: Splits) -> Splits:
+        """Trained on sequences, the classes mixed."""
+        return splits._replace(train=Shuffled(splits.train, self.labels))
+
+    @property
+    def n_label(self) -> int:
+        """Numbers that a label is written in."""
+        return self.ways if self.labels == "one-hot" else 5 * LETTERS
 
     @property
     def n_read(self) -> int:
@@ -59,7 +74,7 @@ class LSTMBaseline:
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {lstm, out}."""
-        cell = nn.LSTM(self.pixels + self.n_label, self.controller)
+        cell = nn.LSTM(self.image_size**2 + self.n_label, self.controller)
         recurrent = nn.LSTM(self.n_read + self.controller, self.controller)
         lstm = cell.init(rng)
         if self.n_read:  # r_{t−1} enters the controller beside h_{t−1}
@@ -165,10 +180,6 @@ class LSTMBaseline:
         earlier = np.tril(labels[:, :, None] == labels[:, None], -1).sum(axis=-1)  # (T, S)
         chosen = [right[earlier == i] for i in range(instances)]
         return np.array([c.mean() if c.size else np.nan for c in chosen])
-
-    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
-        """The parameters as they are: there is no batch-norm."""
-        return params
 
 
 def sequence(episodes: Episode) -> tuple[Any, Any]:

@@ -32,57 +32,56 @@ Differs from the post
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from scratchmeta import backend, core, nn, ops, tree
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, one_of, query_outputs
+from scratchmeta import backend, core, ops, tree
+from scratchmeta.algorithms.protocol import Algorithm, chunks, mean_over_tasks, query_outputs
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given, Natural, Positive
 from scratchmeta.losses import cross_entropy
 
 Tree = Any
 
 
-class MAML:
+@dataclass(frozen=True)
+class MAML(Algorithm):
     """MAML around any `network` with init(rng) and network(params, x) -> logits, or values.
 
-    `inner_lr` is α; `inner_steps` the number of inner steps in training, `eval_inner_steps` in
-    predict (None: the same); `first_order` gives FOMAML. `inner_batches` "same" uses the whole
-    support in each inner step, "fresh" other shots in each. `loss` maps outputs (T, N, D) and
-    targets to one number per task. `batch_norm` is "transductive", where queries are normalised by
-    their own statistics, as in the authors' code, or "support", where they are by the support's
-    under the adapted weights. `task_chunk` is the number of tasks at a time (None: chosen by size).
+    With `first_order` it is FOMAML. `loss` maps outputs (T, N, D) and targets to one number per
+    task. `batch_norm` "transductive" is the authors' code. `task_chunk` is the number of tasks at a
+    time (None: chosen by size).
     """
 
-    def __init__(
-        self,
-        network: Any,
-        inner_lr: float = 0.01,
-        inner_steps: int = 1,
-        first_order: bool = False,
-        inner_batches: str = "same",
-        loss: Callable = cross_entropy,
-        eval_inner_steps: int | None = None,
-        batch_norm: nn.Policy = "transductive",
-        task_chunk: int | None = None,
-    ) -> None:
-        if batch_norm == "running":
+    head: ClassVar[bool] = True
+
+    network: Given[Any]
+    inner_lr: Positive = 0.01
+    """α, the inner loop's learning rate."""
+    inner_steps: Count = 1
+    """Inner gradient steps in training."""
+    first_order: bool = False
+    """Take the inner gradients for constants."""
+    inner_batches: Literal["same", "fresh"] = "same"
+    """The whole support in each inner step, or other shots of it in each."""
+    loss: Given[Callable] = cross_entropy
+    eval_inner_steps: Natural | None = None
+    """Inner gradient steps in validation and test; as in training if not given."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """Batch-norm of the queries by their own statistics, or by those of the support."""
+    task_chunk: Given[int | None] = None
+
+    def __post_init__(self) -> None:
+        if self.batch_norm == "running":
             raise ValueError(
                 "MAML: wanted batch_norm 'transductive' or 'support', got 'running': statistics "
                 "collected before adaptation do not describe the adapted network"
             )
-        one_of("MAML: batch_norm", batch_norm, "transductive", "support")
-        one_of("MAML: inner_batches", inner_batches, "same", "fresh")
-        self.network = network
-        self.inner_lr = inner_lr
-        self.inner_steps = inner_steps
-        self.first_order = first_order
-        self.inner_batches = inner_batches
-        self.loss = loss
-        self.eval_inner_steps = inner_steps if eval_inner_steps is None else eval_inner_steps
-        self.batch_norm = batch_norm
-        self.task_chunk = task_chunk
+        if self.eval_inner_steps is None:
+            object.__setattr__(self, "eval_inner_steps", self.inner_steps)
+        super().__post_init__()
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters θ."""
@@ -149,7 +148,3 @@ class MAML:
             ]
         )
         return ops.log_softmax(outputs) if self.loss is cross_entropy else outputs
-
-    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
-        """The parameters as they are: no policy of MAML's needs stored statistics."""
-        return params

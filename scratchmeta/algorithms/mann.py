@@ -31,12 +31,14 @@ Differs from the post
     by whether a row is among the n least used.
 """
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scratchmeta import backend, nn, ops
 from scratchmeta.algorithms.lstm import LSTMBaseline
+from scratchmeta.fields import Count, Positive
 
 Tree = Any
 START = 1e-6  # of every number in the memory
@@ -53,25 +55,21 @@ class Memory(NamedTuple):
     r: Any  # (T, heads · width)
 
 
+@dataclass(frozen=True)
 class MANN(LSTMBaseline):
-    """MANN with `heads` read heads on a memory of `rows` x `width`; the rest as in LSTMBaseline.
+    """MANN with `heads` read heads on a memory of `rows` x `width`; the rest as in LSTMBaseline."""
 
-    `gamma` is γ, by which usage decays; `temperature` τ divides the cosines, 1 is the paper's.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        rows: int = 128,
-        width: int = 40,
-        heads: int = 4,
-        gamma: float = 0.99,
-        temperature: float = 1.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(*args, **options)
-        self.temperature = temperature
-        self.rows, self.width, self.heads, self.gamma = rows, width, heads, gamma
+    _: KW_ONLY
+    rows: Count = 128
+    """Rows of the memory."""
+    width: Count = 40
+    """Numbers in a row."""
+    heads: Count = 4
+    """Read heads."""
+    gamma: Positive = 0.99
+    """γ, what is left of a row's usage after a step."""
+    temperature: Positive = 1.0
+    """τ, which divides the cosines of keys and rows; the paper has none, which is 1."""
 
     @property
     def n_read(self) -> int:

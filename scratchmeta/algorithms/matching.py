@@ -23,32 +23,32 @@ Differs from the post
     processing steps k, and its sum of P in the objective is a sum of log P.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
 
 import numpy as np
 
-from scratchmeta import nn, ops
+from scratchmeta import fields, nn, ops
 from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given, at_least
 
 
+@dataclass(frozen=True)
 class Matching(MetricLearner):
     """Matching Networks around any `network` with init(rng) and network(params, x) -> features.
 
-    `temperature` τ divides the cosines, 1 is the paper's. The rest as in `MetricLearner`.
+    The rest as in `MetricLearner`. With a smaller temperature a probability, down to e^(−2/τ),
+    can underflow in float32.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        temperature: float = 1.0,
-        batch_norm: nn.Policy = "transductive",
-        task_chunk: int | None = None,
-    ) -> None:
-        if not temperature >= 0.025:  # below, a probability can underflow in float32: e^(−2/τ)
-            raise ValueError(f"temperature: wanted at least 0.025, got {temperature}")
-        super().__init__(network, batch_norm, task_chunk)
-        self.temperature = temperature
+    temperature: Annotated[float, at_least(0.025)] = 1.0
+    """τ, which divides the cosines; the paper has none, which is 1."""
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+        super().__post_init__()
 
     def full_context(self, params: Tree, support: Any, query: Any) -> tuple[Any, Any]:
         """g(x_i, S) and f(x, S); without full context embeddings the features as they are."""
@@ -61,19 +61,23 @@ class Matching(MetricLearner):
         return ops.log(ops.cosine_attention(f, g, labels, 1 / self.temperature))
 
 
+@dataclass(frozen=True)
 class FullContext(Matching):
-    """Matching Networks with full context embeddings of features (T, ·, D), D = `n_features`.
+    """Matching Networks with full context embeddings of features (T, ·, D), D = `n_features`."""
 
-    `processing_steps` is K, the number of steps of f.
-    """
+    n_features: Given[int] = 64
+    processing_steps: Count = 3
+    """K, steps of the attention LSTM that embeds a query."""
 
-    def __init__(
-        self, network: Any, n_features: int, processing_steps: int = 3, **options: Any
-    ) -> None:
-        super().__init__(network, **options)
-        self.processing_steps = processing_steps
-        self.g = nn.BiLSTM(n_features, n_features)
-        self.f = nn.LSTM(2 * n_features, n_features)  # input [f'(x), r], state h
+    @cached_property
+    def g(self) -> nn.BiLSTM:
+        """What embeds the support."""
+        return nn.BiLSTM(self.n_features, self.n_features)
+
+    @cached_property
+    def f(self) -> nn.LSTM:
+        """What embeds a query: input [f'(x), r], state h."""
+        return nn.LSTM(2 * self.n_features, self.n_features)
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network, g, f}: of the embedding, the BiLSTM, the attention LSTM."""

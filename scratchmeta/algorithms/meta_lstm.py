@@ -38,14 +38,17 @@ Differs from the post
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from scratchmeta import backend, core, nn, ops, tree
 from scratchmeta.algorithms.preprocessing import preprocess
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, one_of, query_outputs
+from scratchmeta.algorithms.protocol import Algorithm, chunks, mean_over_tasks, query_outputs
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given, Interval, Natural, Positive
 from scratchmeta.losses import cross_entropy
 
 Tree = Any
@@ -70,45 +73,48 @@ def gate(params: dict, h: Any, theta: Any, before: Any) -> Any:
     return ops.sigmoid(ops.matmul(h, w[:n]) + theta * w[n] + before * w[n + 1] + params["bias"])
 
 
-class MetaLSTM:
+@dataclass(frozen=True)
+class MetaLSTM(Algorithm):
     """The LSTM meta-learner of any `network` with init(rng) and network(params, x) -> logits, or
     values.
 
-    `inner_steps` is T in training, `eval_inner_steps` in predict (None: the same). `hidden` is the
-    number H of the first LSTM's units, `p` the preprocessing's. `forget_bias` and `input_bias` are
-    the ranges that b_F and b_I are drawn from: f starts near 1, and i near the rate of gradient
-    descent. `batch_norm` of the queries is "transductive", by their own statistics, or "support",
-    by those of the support under θ_T; `test_batch_norm` is that of predict. `loss` maps outputs
-    (T, N, D) and targets to one number per task. `task_chunk` is the number of tasks at a time
-    (None: chosen by the number of coordinates).
+    `loss` maps outputs (T, N, D) and targets to one number per task. `task_chunk` is the number of
+    tasks at a time (None: chosen by the number of coordinates).
     """
 
-    def __init__(
-        self,
-        network: Any,
-        inner_steps: int = 12,
-        eval_inner_steps: int | None = None,
-        hidden: int = 20,
-        p: float = 10.0,
-        forget_bias: tuple[float, float] = (4.0, 5.0),
-        input_bias: tuple[float, float] = (-5.0, -4.0),
-        first_order: bool = True,
-        batch_norm: nn.Policy = "transductive",
-        test_batch_norm: nn.Policy = "support",
-        loss: Callable = cross_entropy,
-        task_chunk: int | None = None,
-    ) -> None:
-        one_of("MetaLSTM: batch_norm", batch_norm, "transductive", "support")
-        one_of("MetaLSTM: test_batch_norm", test_batch_norm, "transductive", "support")
-        self.network = network
-        self.inner_steps = inner_steps
-        self.eval_inner_steps = inner_steps if eval_inner_steps is None else eval_inner_steps
-        self.lstm, self.p = nn.LSTM(4, hidden), p
-        self.biases = {"forget": forget_bias, "input": input_bias}
-        self.first_order = first_order
-        self.batch_norm, self.test_batch_norm = batch_norm, test_batch_norm
-        self.loss = loss
-        self.task_chunk = task_chunk
+    head: ClassVar[bool] = True
+
+    network: Given[Any]
+    inner_steps: Count = 12
+    """T, updates of the learner in training."""
+    eval_inner_steps: Natural | None = None
+    """Updates of the learner in validation and test; as in training if not given."""
+    hidden: Count = 20
+    """Units H of the first LSTM."""
+    p: Positive = 10.0
+    """Gradients and losses below e^−p are small to the preprocessing."""
+    forget_bias: Interval = (4.0, 5.0)
+    """Range that the forget gate's bias is drawn from: f starts near 1."""
+    input_bias: Interval = (-5.0, -4.0)
+    """Range that the input gate's bias is drawn from: its sigmoid is the first learning rate."""
+    first_order: bool = True
+    """Take the learner's gradients and losses for constants, as the paper does."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """In training, batch-norm of the queries by their own statistics, or by the support's."""
+    test_batch_norm: Literal["transductive", "support"] = "support"
+    """The same in validation and test."""
+    loss: Given[Callable] = cross_entropy
+    task_chunk: Given[int | None] = None
+
+    def __post_init__(self) -> None:
+        if self.eval_inner_steps is None:
+            object.__setattr__(self, "eval_inner_steps", self.inner_steps)
+        super().__post_init__()
+
+    @cached_property
+    def lstm(self) -> nn.LSTM:
+        """The first LSTM."""
+        return nn.LSTM(4, self.hidden)
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {theta, lstm, forget, input}: weights from U(−0.01, 0.01), θ_0 the
@@ -123,7 +129,7 @@ class MetaLSTM:
             name: uniform(-0.01, 0.01, *shape)
             for name, shape in {"w_x": (4, 4 * n), "w_h": (n, 4 * n), "b": (4 * n,)}.items()
         }
-        for name, (low, high) in self.biases.items():
+        for name, (low, high) in {"forget": self.forget_bias, "input": self.input_bias}.items():
             made[name] = {"weight": uniform(-0.01, 0.01, n + 2), "bias": uniform(low, high)}
         return made
 
@@ -211,7 +217,3 @@ class MetaLSTM:
             ]
         )
         return ops.log_softmax(outputs) if self.loss is cross_entropy else outputs
-
-    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
-        """The parameters as they are: statistics are those of the task."""
-        return params

@@ -46,15 +46,18 @@ Differs from the post
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
 from scratchmeta import backend, core, nn, ops, tree
 from scratchmeta.algorithms.preprocessing import preprocess
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, n_way
+from scratchmeta.algorithms.protocol import Algorithm, chunks, mean_over_tasks, n_way
 from scratchmeta.algorithms.slow_fast import SlowFast
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given
 from scratchmeta.losses import cross_entropy
 
 Tree = Any
@@ -113,26 +116,37 @@ def contrastive(h: Any, y: Any) -> Any:
 # --- the algorithm --------------------------------------------------------------------------------
 
 
-class MetaNet:
+@dataclass(frozen=True)
+class MetaNet(Algorithm):
     """Meta Networks whose embedding u and base learner b are two networks like `network`.
 
-    d has `hidden` units, and so has each layer of m. `first_order` takes the gradients that become
-    fast weights for constants. `task_chunk` is the number of tasks at a time: the coordinates of
-    one fill the cache of a CPU. An episode has as many classes as `network` has logits.
+    `task_chunk` is the number of tasks at a time: the coordinates of one fill the cache of a CPU.
+    An episode has as many classes as `network` has logits.
     """
 
-    def __init__(
-        self,
-        network: SlowFast,
-        hidden: int = 20,
-        first_order: bool = False,
-        task_chunk: int | None = 1,
-    ) -> None:
-        self.network = network
-        self.d, self.d_out = nn.LSTM(2, hidden), nn.Linear(hidden, 1)
-        self.m = nn.MLP([2, hidden, hidden, 1])
-        self.first_order = first_order
-        self.task_chunk = task_chunk
+    head: ClassVar[bool] = True
+
+    network: Given[SlowFast]
+    hidden: Count = 20
+    """Units of the networks d and m that make fast weights, and of each layer of m."""
+    first_order: bool = False
+    """Take the gradients that become fast weights for constants."""
+    task_chunk: Given[int | None] = 1
+
+    @cached_property
+    def d(self) -> nn.LSTM:
+        """What makes θ⁺ of the gradients."""
+        return nn.LSTM(2, self.hidden)
+
+    @cached_property
+    def d_out(self) -> nn.Linear:
+        """The last layer of d."""
+        return nn.Linear(self.hidden, 1)
+
+    @cached_property
+    def m(self) -> nn.Sequential:
+        """What makes φ⁺ of a gradient."""
+        return nn.MLP([2, self.hidden, self.hidden, 1])
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {u: θ, b: φ, d: {lstm, out}, m}."""
@@ -211,7 +225,3 @@ class MetaNet:
         """log p(y = k | x, S) for every query: (T, N·Q, N)."""
         parts = [self.logits(params, part) for part in chunks(episodes, self.task_chunk)]
         return ops.log_softmax(backend.xp(episodes.query_x).concatenate(parts))
-
-    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
-        """The parameters as they are: there is no batch-norm."""
-        return params

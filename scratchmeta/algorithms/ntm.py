@@ -40,13 +40,15 @@ Differs from the post
     The post leaves out the addressing and links to the paper.
 """
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from scratchmeta import backend, nn, ops
-from scratchmeta.algorithms.protocol import chunks, mean_over_tasks, one_of
+from scratchmeta.algorithms.protocol import Algorithm, chunks, mean_over_tasks
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given
 
 Tree = Any
 SHIFTS = 3  # −1, 0, 1
@@ -124,32 +126,31 @@ class State(NamedTuple):
     weights: Any  # (T, 2 n, N), the read heads first
 
 
-class NTM:
+@dataclass(frozen=True)
+class NTM(Algorithm):
     """A Neural Turing Machine with `heads` read and write heads on a memory of `rows` x `width`.
 
-    `inputs` and `outputs` are the channels of the sequences, `units` those of the controller.
-    `memory` says what a memory holds before a sequence: 10⁻⁶ everywhere, or learned numbers.
-    `summed` makes the loss a sum over a sequence's bits, not their mean.
+    `inputs` and `outputs` are the channels of the sequences.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        controller: Literal["lstm", "feed-forward"] = "lstm",
-        units: int = 100,
-        heads: int = 1,
-        rows: int = 128,
-        width: int = 20,
-        memory: Literal["constant", "learned"] = "constant",
-        summed: bool = False,
-        task_chunk: int | None = None,
-    ) -> None:
-        one_of("controller", controller, "lstm", "feed-forward")
-        one_of("memory", memory, "constant", "learned")
-        self.inputs, self.outputs, self.controller, self.units = inputs, outputs, controller, units
-        self.heads, self.rows, self.width, self.memory = heads, rows, width, memory
-        self.summed, self.task_chunk = summed, task_chunk
+    inputs: Given[int]
+    outputs: Given[int]
+    controller: Literal["lstm", "feed-forward"] = "lstm"
+    """A controller with a state of its own, or without."""
+    units: Count = 100
+    """Units of the controller."""
+    heads: Count = 1
+    """Read heads, and as many write heads."""
+    rows: Count = 128
+    """Rows of the memory."""
+    width: Count = 20
+    """Numbers in a row."""
+    memory: Literal["constant", "learned"] = "constant"
+    """A new memory holds 10⁻⁶ everywhere, or learned numbers."""
+    summed: bool = False
+    """The loss is a sum over the bits of a sequence, not their mean."""
+    _: KW_ONLY
+    task_chunk: Given[int | None] = None
 
     @property
     def sizes(self) -> Heads:
@@ -266,7 +267,3 @@ class NTM:
         """The probability that a bit of the answer is 1: (T, Q, O)."""
         parts = [self.logits(params, part) for part in chunks(episodes, self.task_chunk)]
         return ops.sigmoid(backend.xp(episodes.query_x).concatenate(parts))
-
-    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
-        """The parameters as they are: there is no batch-norm."""
-        return params

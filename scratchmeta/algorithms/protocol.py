@@ -1,12 +1,15 @@
 """What algorithms share: the mean over tasks, and the frame of the metric-based family."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from scratchmeta import backend, core, nn, ops, tree
+from scratchmeta import backend, core, fields, nn, ops, tree
+from scratchmeta.data import Splits
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Given
 
 Tree = Any
 Array = backend.Array
@@ -74,7 +77,38 @@ def query_outputs(network: Any, weights: Tree, episodes: Episode, batch_norm: nn
     return network(weights, episodes.query_x)
 
 
-class MetricLearner:
+class Algorithm:
+    """What an algorithm says of itself beside its options, which are its fields.
+
+    Not a must: a class that has `init`, `meta_gradient` and `predict`, and of what is here only
+    where it differs, will do.
+    """
+
+    head: ClassVar[bool] = False
+    """Whether its network ends in an output for each class (in regression, for each number)."""
+
+    outer_optimizer: ClassVar[str | None] = None
+    """The only optimizer that it may be trained with, if there is only one."""
+
+    def __post_init__(self) -> None:
+        fields.check_choices(self)
+
+    @property
+    def fixes_ways(self) -> bool:
+        """Whether it tells no other number of classes apart than that of training."""
+        return self.head
+
+    def datasets(self, splits: Splits) -> Splits:
+        """What it is trained, validated and tested on, made of plain datasets."""
+        return splits
+
+    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
+        """The parameters with what predict wants to know of training episodes: here as they are."""
+        return params
+
+
+@dataclass(frozen=True)
+class MetricLearner(Algorithm):
     """The frame of the metric-based algorithms: embed support and query, then compare.
 
     A subclass says what it compares: `log_probabilities(params, episodes, batch_norm)` gives
@@ -84,11 +118,11 @@ class MetricLearner:
     ones. `task_chunk` is the number of tasks at a time (None: chosen by size).
     """
 
-    def __init__(self, network: Any, batch_norm: nn.Policy, task_chunk: int | None) -> None:
-        one_of(f"{type(self).__name__}: batch_norm", batch_norm, *get_args(nn.Policy))
-        self.network = network
-        self.batch_norm = batch_norm
-        self.task_chunk = task_chunk
+    network: Given[Any]
+    _: KW_ONLY
+    batch_norm: nn.Policy = "transductive"
+    """Batch-norm by the statistics of the episode, of its support, or of training episodes."""
+    task_chunk: Given[int | None] = None
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network: those of the embedding}."""

@@ -19,7 +19,8 @@ Differs from the post
     any differentiable distance.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from scratchmeta import nn, ops
 from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
@@ -33,21 +34,15 @@ def prototypes(features: Any, labels: Any, ways: int) -> Any:
     return ops.matmul(ops.matrix_transpose(share), features)
 
 
+@dataclass(frozen=True)
 class Prototypical(MetricLearner):
     """Prototypical Networks around any `network` with init(rng) and network(params, x) -> features.
 
-    `distance` is a metric of `ops.pairwise_distance`; the rest as in `MetricLearner`.
+    The rest as in `MetricLearner`.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        distance: str = "sqeuclidean",
-        batch_norm: nn.Policy = "transductive",
-        task_chunk: int | None = None,
-    ) -> None:
-        super().__init__(network, batch_norm, task_chunk)
-        self.distance = distance
+    distance: Literal["sqeuclidean", "cosine", "cityblock"] = "sqeuclidean"
+    """Distance of a query's features to the prototypes."""
 
     def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
         """log softmax_k(−d(f(x), c_k)) for every query: (T, N·Q, N)."""

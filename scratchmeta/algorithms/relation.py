@@ -25,13 +25,16 @@ Differs from the post
     The post leaves out that the maps of several shots are summed.
 """
 
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
 from scratchmeta import nn, ops
 from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given
 
 
 def embedding(n_channels: int = 64, in_channels: int = 1) -> nn.Sequential:
@@ -57,36 +60,57 @@ def class_maps(maps: Any, labels: Any, ways: int) -> Any:
     return ops.reshape(sums, (tasks, ways, *size))
 
 
+@dataclass(frozen=True)
 class Relation(MetricLearner):
     """Relation Networks around any `network` with network(params, x) -> maps (T, N, H, W, C).
 
-    C is `n_channels`; `map_size` is H = W; g has `hidden` units between its two linear layers, and
-    convolutions with `padding` "same" (the authors' for Omniglot) or "valid" (mini-ImageNet). The
-    rest as in `MetricLearner`. Raises ValueError when g would halve its maps to nothing.
+    C is `n_channels`; `map_size` is H = W. The rest as in `MetricLearner`. Raises ValueError when g
+    would halve its maps to nothing.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        n_channels: int = 64,
-        map_size: int = 5,
-        hidden: int = 8,
-        padding: str = "same",
-        task_chunk: int | None = None,
-    ) -> None:
-        super().__init__(network, "transductive", task_chunk)
-        self.first = nn.ConvBlock(2 * n_channels, n_channels, padding=padding)
-        self.second = nn.ConvBlock(n_channels, n_channels, padding=padding)
-        cut = 2 if padding == "valid" else 0
-        side = ((map_size - cut) // 2 - cut) // 2
-        if side < 1:
-            least = 4 + 3 * cut
-            raise ValueError(f"Relation: wanted map_size of at least {least}, got {map_size}")
-        self.head = nn.MLP([side * side * n_channels, hidden, 1])
+    n_channels: Given[int] = 64
+    map_size: Given[int] = 5
+    hidden: Count = 8
+    """Units between the two linear layers of the relation module g."""
+    padding: Literal["same", "valid"] = "same"
+    """Whether g's convolutions pad (the authors' for Omniglot) or not (mini-ImageNet)."""
+    _: KW_ONLY
+    batch_norm: Given[nn.Policy] = "transductive"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.side < 1:
+            least = 4 + 3 * self.cut
+            raise ValueError(f"Relation: wanted map_size of at least {least}, got {self.map_size}")
+
+    @property
+    def cut(self) -> int:
+        """What a convolution takes off a side."""
+        return 2 if self.padding == "valid" else 0
+
+    @property
+    def side(self) -> int:
+        """That of the maps which g's linear layers see."""
+        return ((self.map_size - self.cut) // 2 - self.cut) // 2
+
+    @cached_property
+    def first(self) -> nn.ConvBlock:
+        """g's first block."""
+        return nn.ConvBlock(2 * self.n_channels, self.n_channels, padding=self.padding)
+
+    @cached_property
+    def second(self) -> nn.ConvBlock:
+        """g's second block."""
+        return nn.ConvBlock(self.n_channels, self.n_channels, padding=self.padding)
+
+    @cached_property
+    def last(self) -> nn.Sequential:
+        """g's linear layers."""
+        return nn.MLP([self.side * self.side * self.n_channels, self.hidden, 1])
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network, first, second, head}: of f, and of the layers of g."""
-        parts = {"first": self.first, "second": self.second, "head": self.head}
+        parts = {"first": self.first, "second": self.second, "head": self.last}
         return {**super().init(rng), **{name: part.init(rng) for name, part in parts.items()}}
 
     def first_block(self, params: Tree, classes: Any, queries: Any) -> Any:
@@ -106,7 +130,8 @@ class Relation(MetricLearner):
         classes = class_maps(support, episodes.support_y, n_way(episodes))
         x = self.second(params["second"], self.first_block(params, classes, query))
         return ops.reshape(
-            self.head(params["head"], nn.flatten_images(x)), (*query.shape[:2], classes.shape[1])
+            self.last(params["head"], nn.flatten_images(x)),
+            (*query.shape[:2], classes.shape[1]),
         )
 
     def scores(self, params: Tree, episodes: Episode) -> Any:

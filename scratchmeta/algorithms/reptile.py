@@ -35,13 +35,15 @@ Differs from the post
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from scratchmeta import backend, core, ops, tree
-from scratchmeta.algorithms.protocol import chunks, one_of
+from scratchmeta.algorithms.protocol import Algorithm, chunks
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Count, Given, Natural, Positive
 from scratchmeta.losses import cross_entropy
 
 Tree = Any
@@ -56,41 +58,40 @@ def shot_by_shot(x: Any, ways: int) -> Any:
     return by_class.swapaxes(1, 2).reshape(tasks, examples, *rest)
 
 
-class Reptile:
+@dataclass(frozen=True)
+class Reptile(Algorithm):
     """Reptile around any `network` with init(rng) and network(params, x) -> logits, or values.
 
-    Parameters are {network: φ}, and with Adam also {square: v, weight: n}. In training a task
-    takes `inner_steps` steps of Adam with `inner_lr`, each on `inner_batch` examples; in predict
-    `eval_inner_steps` on `eval_batch` examples of the support (at most all).
-    `one_by_one` normalises every query with the support only, as if it came alone; else all queries
-    are normalised together ("transduction" in the paper). `inner_optimizer` "sgd" is for comparison
-    with MAML and for the analysis. `loss` maps outputs (T, N, D) and targets to one number per
-    task.
+    Parameters are {network: φ}, and with Adam also {square: v, weight: n}. `one_by_one` normalises
+    every query with the support only, as if it came alone; else all queries are normalised together
+    ("transduction" in the paper). `inner_optimizer` "sgd" is for comparison with MAML and for the
+    analysis. `loss` maps outputs (T, N, D) and targets to one number per task.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        inner_lr: float = 1e-3,
-        inner_steps: int = 5,
-        inner_batch: int = 10,
-        eval_inner_steps: int = 50,
-        eval_batch: int = 5,
-        one_by_one: bool = False,
-        inner_optimizer: Literal["adam", "sgd"] = "adam",
-        loss: Callable = cross_entropy,
-        task_chunk: int | None = None,
-    ) -> None:
-        self.network = network
-        one_of("Reptile: inner_optimizer", inner_optimizer, "adam", "sgd")
-        self.inner_lr, self.inner_optimizer = inner_lr, inner_optimizer
-        if inner_optimizer == "adam":
-            self.outer_optimizer = "sgd"  # any other could move v below 0
-        self.inner_steps, self.inner_batch = inner_steps, inner_batch
-        self.eval_inner_steps, self.eval_batch = eval_inner_steps, eval_batch
-        self.one_by_one = one_by_one
-        self.loss = loss
-        self.task_chunk = task_chunk
+    head: ClassVar[bool] = True
+
+    network: Given[Any]
+    inner_lr: Positive = 1e-3
+    """Learning rate of Adam (β₁ = 0) within a task."""
+    inner_steps: Count = 5
+    """Inner steps in training."""
+    inner_batch: Count = 10
+    """Examples in an inner step, in training."""
+    eval_inner_steps: Natural = 50
+    """Inner steps in validation and test."""
+    eval_batch: Count = 5
+    """Examples of the support in an inner step, at most all, in validation and test."""
+    one_by_one: bool = False
+    """Normalise every query with the support alone, not with the other queries."""
+    inner_optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam as in the paper, or plain gradient descent."""
+    loss: Given[Callable] = cross_entropy
+    task_chunk: Given[int | None] = None
+
+    @property
+    def outer_optimizer(self) -> str | None:
+        """The only optimiser that will do: with Adam inside, any but "sgd" could move v below 0."""
+        return "sgd" if self.inner_optimizer == "adam" else None
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network: φ}; with Adam also v and n, which are 0."""
@@ -173,7 +174,3 @@ class Reptile:
             for i in range(query.shape[1])
         ]
         return ops.concat(outputs, axis=1)
-
-    def calibrate(self, params: Tree, episodes: Episode) -> Tree:
-        """The parameters as they are: statistics are those of the batch."""
-        return params

@@ -33,13 +33,16 @@ Differs from the post
     learned α, not one number per pair.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from scratchmeta import backend, nn, ops
 from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
+from scratchmeta.data import Pairs, Splits
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Given
 
 KOCH_FEATURES = 4096
 
@@ -66,21 +69,21 @@ def koch_network() -> nn.Sequential:
     return nn.Sequential(layers)
 
 
+@dataclass(frozen=True)
 class Siamese(MetricLearner):
     """Siamese networks around any `network` with network(params, x) -> features (T, N, D).
 
     D is `n_features`; the rest as in `MetricLearner`.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        n_features: int = 64,
-        batch_norm: nn.Policy = "transductive",
-        task_chunk: int | None = None,
-    ) -> None:
-        super().__init__(network, batch_norm, task_chunk)
-        self.n_features = n_features
+    n_features: Given[int] = 64
+    pairs: Literal["episode", "drawn"] = "episode"
+    """Train on all pairs of an episode, or on drawn ones, a pair in each task with 1 way (Koch)."""
+
+    def datasets(self, splits: Splits) -> Splits:
+        """Trained on `Pairs` if they are drawn."""
+        pairs = Pairs(splits.train)  # refuses turns that would part two of a kind
+        return splits._replace(train=pairs) if self.pairs == "drawn" else splits
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network, alpha, bias}.

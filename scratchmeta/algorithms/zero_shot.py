@@ -22,39 +22,45 @@ Differs from the post
     The post has no more of it than a figure's caption.
 """
 
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from scratchmeta import nn, ops
 from scratchmeta.algorithms import prototypical
 from scratchmeta.algorithms.protocol import MetricLearner, Tree, n_way
+from scratchmeta.data import Described, Splits
 from scratchmeta.episodes import Episode
+from scratchmeta.fields import Given
 from scratchmeta.ops.reference import unit
 
 
+@dataclass(frozen=True)
 class ZeroShot(MetricLearner):
     """Prototypical Networks for described classes: f, `network`, and g, `attribute_network`.
 
     Both have init(rng) and network(params, x) -> features (T, ·, D), of the same D. `batch_norm`
-    normalises the queries, "transductive" or "running" (there is no support that could), the rest
-    is as in `MetricLearner`.
+    normalises the queries (there is no support that could), the rest is as in `MetricLearner`.
     """
 
-    def __init__(
-        self,
-        network: Any,
-        attribute_network: Any,
-        batch_norm: nn.Policy = "transductive",
-        task_chunk: int | None = None,
-    ) -> None:
-        if batch_norm == "support":
+    attribute_network: Given[Any]
+    _: KW_ONLY
+    batch_norm: Literal["transductive", "running"] = "transductive"
+    """Batch-norm by the statistics of the queries, or of training episodes."""
+
+    def __post_init__(self) -> None:
+        if self.batch_norm == "support":
             raise ValueError(
                 "batch_norm: wanted 'transductive' or 'running', got 'support': a support of "
                 "attributes has no statistics of images"
             )
-        super().__init__(network, batch_norm, task_chunk)
-        self.attribute_network = attribute_network
+        super().__post_init__()
+
+    def datasets(self, splits: Splits) -> Splits:
+        """The same with described classes, their attributes on one scale."""
+        reference = None if splits.train.on_one_scale else splits.train
+        return Splits(*(Described(part, reference) for part in splits))
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network: φ, attributes: ϑ}."""

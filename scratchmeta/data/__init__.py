@@ -13,6 +13,7 @@ from scratchmeta.data.mnist import MNIST
 from scratchmeta.data.omniglot import Omniglot
 from scratchmeta.data.sequences import Shuffled
 from scratchmeta.data.sinusoids import Sinusoids
+from scratchmeta.data.splits import Splits
 
 __all__ = [
     "CUB",
@@ -30,5 +31,6 @@ __all__ = [
     "Recall",
     "Shuffled",
     "Sinusoids",
+    "Splits",
     "WithinAlphabet",
 ]

@@ -35,6 +35,8 @@ class CUB:
     Raises `DataError`, naming the file, where something is missing or of another shape.
     """
 
+    on_one_scale = True  # attributes are percentages
+
     def __init__(self, root: str | Path, split: str = "train", crops: str = "middle") -> None:
         root = Path(root)
         if split not in SPLITS:

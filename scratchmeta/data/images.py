@@ -32,6 +32,8 @@ class ImageDataset:
     al. 2016, section 4.2). `affine` distorts every drawn image (Koch et al. 2015; see `distorted`).
     """
 
+    on_one_scale = False  # of attributes, if there are any: they are standardised
+
     def __init__(
         self,
         images: np.ndarray,

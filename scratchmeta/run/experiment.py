@@ -1,138 +1,120 @@
-"""From a configuration to the objects it describes: network, algorithm, datasets, the saved run."""
+"""From a configuration to the objects it describes: network, algorithm, datasets, the saved run.
+
+Nothing here knows an algorithm, a network or a data set by name: each says itself what it wants.
+"""
 
 import os
-from dataclasses import asdict, replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchmeta import data, losses, nn
-from scratchmeta.algorithms import REGISTRY, relation, slow_fast
-from scratchmeta.algorithms.siamese import KOCH_FEATURES, koch_network
-from scratchmeta.run import presets
+from scratchmeta import backend, fields, losses, presets
+from scratchmeta.data import DataError, Splits
 from scratchmeta.run.checkpoint import Run, State
-from scratchmeta.run.config import (
-    CUB,
-    MAML,
-    MLP,
-    NTM,
-    BaselineFinetune,
-    BaselineNN,
-    Config,
-    FullContext,
-    Koch,
-    LSTMBaseline,
-    MetaLSTM,
-    MetaNet,
-    NoNetwork,
-    Relation,
-    Reptile,
-    Siamese,
-    SlowFast,
-    ZeroShot,
-)
+from scratchmeta.run.config import Config
 from scratchmeta.run.evaluation import calibrated
 from scratchmeta.tree import to_backend
 
 
-class Splits(NamedTuple):
-    """Datasets with different classes to train, validate and test on."""
+class Surroundings:
+    """What a configuration gives to its network and its algorithm, by the names of their fields.
 
-    train: Any
-    validation: Any
-    test: Any
+    Of images their `image_size` and `image_channels`, of any example the `n_inputs` of it laid out
+    flat, of described classes their `n_attributes`, of sequences the channels `inputs` and
+    `outputs`; `ways`, the classes in training, `n_out`, the network's outputs, None for features;
+    `loss`; and with a network `network`, or what else it builds, and the sizes of its features,
+    `n_features`, or `n_channels` and `map_size`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        dataset, self._config = config.dataset, config
+        self.ways = config.training.n_way
+        for name in ("image_size", "image_channels", "n_attributes"):
+            if hasattr(dataset, name):
+                setattr(self, name, getattr(dataset, name))
+        if dataset.labels == "bits":
+            self.inputs, self.outputs = dataset.splits().train.channels
+            return
+        self.n_inputs = int(np.prod(dataset.example_shape))
+        numbers = dataset.labels == "numbers"
+        self.loss = losses.mse if numbers else losses.cross_entropy
+        head = getattr(config.method.of, "head", False)
+        self.n_out = (1 if numbers else self.ways) if head else None
+
+    def __getattr__(self, name: str) -> Any:
+        built = {} if name.startswith("_") else self.built
+        if name in built:
+            return built[name]
+        raise AttributeError(f"no configuration has {name!r}")
+
+    @cached_property
+    def built(self) -> dict[str, Any]:
+        """{"network": the network}, or what else the network's options build."""
+        options = self._config.network
+        made = options.build(self) if hasattr(options, "build") else fields.build(options, self)
+        return made if isinstance(made, dict) else {"network": made}
+
+    @cached_property
+    def features_shape(self) -> tuple[int, ...]:
+        """The shape of what the network makes of one example."""
+        with backend.use("numpy"), backend.use_kernels(False):
+            params = self.network.init(np.random.default_rng(0))
+            x = np.zeros((1, 1, *self._config.dataset.example_shape), np.float32)
+            return self.network(params, x).shape[2:]
+
+    @property
+    def n_features(self) -> int:
+        """Numbers in a feature vector."""
+        return self.features_shape[-1]
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of a feature map."""
+        return self.features_shape[-1]
+
+    @property
+    def map_size(self) -> int:
+        """The side of a feature map."""
+        return self.features_shape[0]
+
+
+def network(config: Config) -> Any:
+    """The network of a configuration: an embedding, or a classifier where the algorithm has it."""
+    return Surroundings(config).network
+
+
+def algorithm(config: Config, **changes: Any) -> Any:
+    """The algorithm of a configuration; `changes` override its options."""
+    return fields.build(config.method, Surroundings(config), **changes)
 
 
 def splits(config: Config, data_dir: str | os.PathLike | None = None) -> Splits:
-    """The datasets of a configuration.
+    """The datasets of a configuration, as its algorithm wants them.
 
-    Omniglot is looked for in `data_dir`/omniglot, then in `data_dir`, mini-ImageNet and the birds
-    likewise; None is SCRATCHMETA_DATA's. In Lake's split only training characters are turned, in
-    Vinyals' all. Algorithms that read sequences train on `Shuffled` ones, Siamese networks on
-    `Pairs` if theirs are drawn, classifiers of all classes on `Numbered` ones; zero-shot learning
-    has `Described` classes.
-    Raises ValueError when a folder is needed and none was given, and DataError where a class that
-    was read from it is in two of the three.
+    Data on disk is looked for in the folder of its name in `data_dir`, then in `data_dir`; None is
+    SCRATCHMETA_DATA's. Raises ValueError when a folder is needed and none was given, and DataError
+    where a class that was read from it is in two of the three.
     """
-    found = _splits(config, data_dir)
+    return _splits(config, algorithm(config), data_dir)
+
+
+def _splits(config: Config, built: Any, data_dir: str | os.PathLike | None) -> Splits:
+    found = config.dataset.splits(data_dir)
     _refuse_shared(found)
-    if isinstance(config.method, LSTMBaseline):
-        found = found._replace(train=data.Shuffled(found.train, config.method.labels))
-    if isinstance(config.method, BaselineNN | BaselineFinetune):
-        found = found._replace(train=_numbered(found.train, config.method.classes))
-    if isinstance(config.method, Siamese):
-        pairs = data.Pairs(found.train)  # refuses turns that would part two of a kind
-        found = found._replace(train=pairs) if config.method.pairs == "drawn" else found
-    if isinstance(config.method, ZeroShot):  # birds' attributes are on one scale as they are
-        reference = None if isinstance(config.dataset, CUB) else found.train
-        found = Splits(*(data.Described(part, reference) for part in found))
-    return found
+    return built.datasets(found) if hasattr(built, "datasets") else found
 
 
 def _refuse_shared(found: Splits) -> None:
     """Raises DataError, naming the files, if a class that was read from them is in two splits."""
     for one, other in combinations([part for part in found if hasattr(part, "source")], 2):
         if shared := sorted(set(one.names) & set(other.names)):
-            raise data.DataError(
+            raise DataError(
                 f"{other.source}: other classes wanted than in {one.source}, "
                 f"got {shared[0]!r} in both"
             )
-
-
-def _numbered(dataset: Any, classes: int) -> data.Numbered:
-    """The dataset for a classifier of all its classes, if there are as many as configured."""
-    if dataset.n_classes != classes:
-        raise ValueError(f"classes: wanted the {dataset.n_classes} of {dataset}, got {classes}")
-    return data.Numbered(dataset)
-
-
-def _splits(config: Config, data_dir: str | os.PathLike | None) -> Splits:
-    options = config.dataset
-    if config.data == "sinusoids":
-        return Splits(*(data.Sinusoids() for _ in Splits._fields))
-    if config.data == "copy":
-        return Splits(*(data.Copy(options.bits, options.lengths) for _ in Splits._fields))
-    if config.data == "recall":
-        made = data.Recall(options.bits, options.vectors, options.lengths)
-        return Splits(*(made for _ in Splits._fields))
-    if config.data == "glyphs":
-        return Splits(
-            *(
-                data.Glyphs(split, image_size=options.image_size)
-                for split in ("train", "val", "test")
-            )
-        )
-    if config.data == "mini-imagenet":
-        root = _root("mini-imagenet", data_dir, "train.csv, val.csv, test.csv and images/")
-        return Splits(
-            *(
-                data.MiniImageNet(root, split, options.image_size)
-                for split in ("train", "val", "test")
-            )
-        )
-    if config.data == "cub":
-        root = _root("cub", data_dir, "classes.txt, attributes/, features/ and lists of classes")
-        return Splits(
-            data.CUB(root, "train", crops="random"), data.CUB(root, "val"), data.CUB(root, "test")
-        )
-    root = _root("omniglot", data_dir, "images_background.zip and images_evaluation.zip")
-    if options.split == "lake":  # augmented in training; tested on the characters as they are
-        names, turns = ("background-train", "background-val", "evaluation"), "none"
-    else:  # Vinyals et al. test on turned characters too
-        names, turns = ("train", "val", "test"), options.rotations
-    return Splits(
-        data.Omniglot(
-            root,
-            names[0],
-            options.image_size,
-            options.rotations,
-            options.jitter,
-            options.affine,
-        ),
-        *(data.Omniglot(root, name, options.image_size, turns) for name in names[1:]),
-    )
 
 
 def of_length(dataset: Any, length: int | None) -> Any:
@@ -147,105 +129,11 @@ def of_length(dataset: Any, length: int | None) -> Any:
     return dataset.of_length(length)
 
 
-def _root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
-    """The folder `name` in the folder of the data if there is one, else this folder itself."""
-    given = data_dir or os.environ.get("SCRATCHMETA_DATA")
-    if not given:
-        raise ValueError(
-            f"{name}: where is it? --data-dir DIR, or the environment variable SCRATCHMETA_DATA, "
-            f"names the folder that holds {content}"
-        )
-    if not Path(given).is_dir():
-        raise data.DataError(f"{name}: the folder {given} of the data does not exist")
-    below = Path(given) / name
-    return below if below.is_dir() else Path(given)
-
-
-def network(config: Config) -> Any:
-    """The network of a configuration: an embedding for metric methods, a classifier for MAML."""
-    options = config.network
-    if isinstance(options, MLP):
-        if config.data == "sinusoids":
-            return nn.MLP([1, *options.hidden, 1], batch_norm=options.normalize)
-        if isinstance(config.method, ZeroShot):
-            return nn.MLP([data.cub.FEATURES, *options.hidden, config.method.features])
-        pixels = config.dataset.image_size**2 * config.dataset.image_channels
-        sizes = [pixels, *options.hidden, config.training.n_way]
-        return nn.MLP(sizes, batch_norm=options.normalize)
-    if isinstance(options, Koch):
-        return koch_network()
-    if isinstance(options, SlowFast):
-        sizes = asdict(options) | {"image_size": config.dataset.image_size}
-        return slow_fast.network(config.training.n_way, **sizes)
-    if isinstance(config.method, Relation):
-        return relation.embedding(options.channels, config.dataset.image_channels)
-    return nn.Conv4(
-        channels=options.channels,
-        in_channels=config.dataset.image_channels,
-        image_size=config.dataset.image_size,
-        pooling=options.pooling,
-        n_out=_outputs(config),
-    )
-
-
-def _outputs(config: Config) -> int | None:
-    """The outputs of a network that ends in a linear layer, else None."""
-    if isinstance(config.method, ZeroShot):
-        return config.method.features
-    return config.training.n_way if _has_head(config) else None
-
-
-def _attribute_network(config: Config) -> Any:
-    """From the attributes of a class to its prototype."""
-    n = data.cub.ATTRIBUTES if isinstance(config.dataset, CUB) else len(data.Glyphs.attribute_names)
-    return nn.MLP([n, *config.method.attribute_hidden, config.method.features])
-
-
-def algorithm(config: Config, **changes: Any) -> Any:
-    """The algorithm of a configuration; `changes` override its method's options."""
-    if isinstance(config.method, ZeroShot):
-        parts = network(config), _attribute_network(config)
-        return REGISTRY[config.algorithm].algorithm(*parts, config.method.batch_norm)
-    options = asdict(replace(config.method, **changes)) | _sizes(config)
-    options.pop("pairs", None)  # how training data is drawn, see splits
-    if config.data == "sinusoids":
-        options["loss"] = losses.mse
-    made = REGISTRY[config.algorithm].algorithm
-    if isinstance(config.network, NoNetwork):
-        return made(**options)
-    return made(network(config), **options)
-
-
-def _sizes(config: Config) -> dict[str, int]:
-    """What an algorithm has to know of its network's features, or of its data."""
-    if isinstance(config.method, NTM):
-        inputs, outputs = splits(config).train.channels
-        return {"inputs": inputs, "outputs": outputs}
-    if isinstance(config.method, LSTMBaseline):
-        return {"image_size": config.dataset.image_size, "ways": config.training.n_way}
-    if isinstance(config.method, BaselineFinetune | BaselineNN | FullContext | Siamese):
-        if isinstance(config.network, Koch):
-            return {"n_features": KOCH_FEATURES}
-        pooled = config.network.pooling == "max"  # else the mean over the last map
-        side = config.dataset.image_size // 16 if pooled else 1
-        return {"n_features": side**2 * config.network.channels}
-    if isinstance(config.method, Relation):
-        map_size = ((config.dataset.image_size - 2) // 2 - 2) // 2
-        return {"n_channels": config.network.channels, "map_size": map_size}
-    return {}
-
-
-def _has_head(config: Config) -> bool:
-    """Whether the network itself has one output for each class, and so fixes their number."""
-    if isinstance(config.method, LSTMBaseline):
-        return config.method.labels == "one-hot"
-    adapted = MAML | MetaLSTM | MetaNet | Reptile
-    return isinstance(config.method, adapted) and config.data != "sinusoids"
-
-
 def refuse_other_ways(config: Config, n_way: int) -> None:
-    """Raises ValueError if the network's outputs fix the number of classes, and not to `n_way`."""
-    if _has_head(config) and n_way != config.training.n_way:
+    """Raises ValueError if the algorithm tells one number of classes apart, and not `n_way`."""
+    built = algorithm(config)
+    fixed = getattr(built, "fixes_ways", getattr(built, "head", False))
+    if fixed and config.dataset.labels == "classes" and n_way != config.training.n_way:
         raise ValueError(
             f"n_way: the network of this {config.algorithm} run has one output for each of "
             f"{config.training.n_way} classes, got {n_way}; train one with --n-way {n_way}"
@@ -262,24 +150,36 @@ class Saved(NamedTuple):
     step: int
 
 
-def recorded(path: str | os.PathLike, record: dict) -> Config:
-    """The configuration in the config.json of the run in `path`; raises ValueError naming both."""
+def recorded(
+    path: str | os.PathLike,
+    record: dict,
+    named: dict[str, str | None] | None = None,
+    resume: bool = False,
+) -> Config:
+    """The configuration in the config.json of the run in `path`; raises ValueError naming both.
+
+    `named` and `resume` are for what came from outside the library: see `presets.from_dict`.
+    """
     try:
-        return presets.from_dict(record)
+        return presets.from_dict(record, path, named, resume)
     except ValueError as error:
         raise ValueError(f"{Path(path) / 'config.json'}: {error}") from error
 
 
 def saved(
-    path: str | os.PathLike, checkpoint: str = "best", data_dir: str | os.PathLike | None = None
+    path: str | os.PathLike,
+    checkpoint: str = "best",
+    data_dir: str | os.PathLike | None = None,
+    named: dict[str, str | None] | None = None,
 ) -> Saved:
     """The run in the folder `path`, with the parameters of its checkpoint "best" or "last".
 
     A run that was stopped before its first validation has no best checkpoint; then it is the last.
     """
     run = Run.open(path)
-    config = recorded(run.path, run.config)
-    built, datasets = algorithm(config), splits(config, data_dir or run.config.get("data_dir"))
+    config = recorded(run.path, run.config, named)
+    built = algorithm(config)
+    datasets = _splits(config, built, data_dir or run.config.get("data_dir"))
     params = to_backend(built.init(np.random.default_rng(config.training.seed)))
     if not run.checkpoint(checkpoint).exists():
         checkpoint = "last"

@@ -26,8 +26,8 @@ from scratchmeta import Tensor, backend, grad, ops
 from scratchmeta.ops import fused as fused_module
 from scratchmeta.verify import diagnosis
 from scratchmeta.verify.cases import CASES
-from scratchmeta.verify.cases.numbers import normal
 from scratchmeta.verify.gradcheck import gradcheck
+from scratchmeta.verify.numbers import normal
 
 gradcheck_module = importlib.import_module("scratchmeta.verify.gradcheck")
 

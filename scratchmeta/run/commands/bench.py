@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scratchmeta import backend, episodes
-from scratchmeta.algorithms import REGISTRY
+from scratchmeta import backend, episodes, presets
 from scratchmeta.kernels import memory
-from scratchmeta.run import experiment, presets, training
+from scratchmeta.run import datasets, experiment, training
 from scratchmeta.run.config import Config
 from scratchmeta.run.hardware import hardware
 from scratchmeta.run.options import Backend, at_least, parse
@@ -39,10 +38,10 @@ def main(argv: Sequence[str]) -> int:
     at_least(1, "rounds", options.rounds)
     memory.keep_freed()
     rows = []
-    for name in REGISTRY:
-        for data in presets.by_data(name):
-            if data in ("omniglot", "mini-imagenet", "cub"):
-                continue  # on disk, if anywhere; and Omniglot's quick presets are like glyphs'
+    for name, entry in presets.REGISTRY.items():
+        for data in presets.by_data(entry.presets):
+            if datasets.find(data).on_disk:
+                continue  # if anywhere; and Omniglot's quick presets are like glyphs'
             config = presets.lookup(name, data)
             with backend.use(options.backend):
                 on = _step_seconds(config, options.rounds)

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from scratchmeta import backend, episodes, losses
-from scratchmeta.run import experiment, presets
+from scratchmeta import backend, episodes, losses, presets
+from scratchmeta.run import experiment
 from scratchmeta.run.options import Backend, UsageError, at_least, parse
 from scratchmeta.tree import to_backend
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         n_query = n_query if options.n_query is None else options.n_query
         shape = n_way, k_shot, n_query, options.tasks
         batch = to_backend(episodes.sample(dataset, *shape, seed=options.seed))
-        loss = {"loss": losses.mse} if config.data == "sinusoids" else {}
+        loss = {"loss": losses.mse} if config.dataset.labels == "numbers" else {}
         alpha, steps = config.method.inner_lr, config.method.inner_steps
         if config.algorithm == "reptile":  # whose steps include the last batch
             steps = max(1, steps - 1)

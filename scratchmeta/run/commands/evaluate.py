@@ -13,11 +13,11 @@ from scratchmeta import backend
 from scratchmeta.data import Described, Shuffled, WithinAlphabet, one_shot_runs
 from scratchmeta.data.one_shot_runs import WAYS
 from scratchmeta.run import evaluation, experiment
-from scratchmeta.run.options import Backend, Folder, UsageError, parse
+from scratchmeta.run.options import Backend, Folder, Named, UsageError, parse
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(Named):
     """Evaluate a run on test episodes, of classes it was not trained on."""
 
     run: Folder
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     default = EvaluateOptions(run=tyro.MISSING, backend=backend.current())
     options = parse(EvaluateOptions, argv, "evaluate", default)
     with backend.use(options.backend):
-        run = experiment.saved(options.run, options.checkpoint, options.data_dir)
+        run = experiment.saved(options.run, options.checkpoint, options.data_dir, options.named)
         found = _one_shot_runs(run, options) if options.one_shot_runs else _evaluate(run, options)
     if options.json:
         print(json.dumps(found))
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{what}, {n_way}-way {shots}, {n} test episodes{within}")
     if "mse" in found:
         print(f"  mean squared error {found['mse']:.4f} ± {found['ci95']:.4f} (95 % interval)")
-        for step, mse in enumerate(found["mse_by_step"]):
+        for step, mse in enumerate(found.get("mse_by_step", [])):
             print(f"    after {step:2} inner steps {mse:.4f}")
     else:
         print(f"  accuracy {found['accuracy']:.2%} ± {found['ci95']:.2%} (95 % interval)")
@@ -133,7 +133,7 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
                 run.algorithm, run.params, run.splits.test, 10 * options.episodes, options.seed
             )
         if hasattr(run.algorithm, "instance_accuracy"):
-            sequences = Shuffled(run.splits.test, run.config.method.labels)
+            sequences = Shuffled(run.splits.test, run.algorithm.labels)
             found["by_instance"] = evaluation.by_instance(
                 run.algorithm, run.params, sequences, n_way, options.episodes, options.seed
             )
@@ -142,9 +142,11 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
         bits = on_test(evaluation.AllWrong()).value
         lengths = {"lengths": list(dataset.lengths)}
         return {**result.as_dict(), **lengths, "bits": bits, "chance": bits / 2}
+    if not hasattr(run.algorithm, "eval_inner_steps"):
+        return result.as_dict()
     adapted = (
         experiment.algorithm(run.config, eval_inner_steps=steps)
-        for steps in range(run.config.method.eval_inner_steps + 1)
+        for steps in range(run.algorithm.eval_inner_steps + 1)
     )
     return {**result.as_dict(), "mse_by_step": [on_test(each).value for each in adapted]}
 

@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scratchmeta.algorithms import REGISTRY
-from scratchmeta.run import presets
+from scratchmeta.presets import REGISTRY, by_data
 from scratchmeta.run.options import parse
 
 
@@ -25,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
             "name": name,
             "paper": entry.paper,
             "family": entry.family,
-            "presets": presets.by_data(name),
+            "presets": by_data(entry.presets),
         }
         for name, entry in REGISTRY.items()
     ]

@@ -7,11 +7,11 @@ from typing import Any
 
 from scratchmeta.run import experiment
 from scratchmeta.run.checkpoint import Run
-from scratchmeta.run.options import Folder, UsageError, parse
+from scratchmeta.run.options import Folder, Named, UsageError, parse
 
 
 @dataclass(frozen=True)
-class PlotOptions:
+class PlotOptions(Named):
     """Draw a run: a test episode with its predictions, and the learning curve."""
 
     run: Folder
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; the exit status."""
     options = parse(PlotOptions, argv, "plot")
     plots = drawing("plot")
-    run = experiment.saved(options.run, "best", options.data_dir)
+    run = experiment.saved(options.run, "best", options.data_dir, options.named)
     for path in (
         plots.episode(run, options.run / "episode.png", options.episode, options.length),
         plots.learning(Run.open(options.run), options.run / "learning.png"),

@@ -4,23 +4,23 @@ import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from scratchmeta import __version__, backend
+from scratchmeta import __version__, backend, presets
 from scratchmeta.kernels import memory
-from scratchmeta.run import experiment, presets, training
+from scratchmeta.run import experiment, outside, training
 from scratchmeta.run.checkpoint import Run
-from scratchmeta.run.config import Config
+from scratchmeta.run.config import SECTIONS, Config
 from scratchmeta.run.hardware import hardware
-from scratchmeta.run.options import Backend, UsageError, parse
+from scratchmeta.run.options import Backend, UsageError, documented, of_type, parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(Config):
+class TrainOptions:
     """Train an algorithm, in a run folder that evaluate, plot and --resume take.
 
     What is not given comes from the preset. `scratchmeta train ALGORITHM --data DATA --preset
@@ -28,7 +28,13 @@ class TrainOptions(Config):
     """
 
     algorithm: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGORITHM")]
-    """One of `scratchmeta list`."""
+    """One of `scratchmeta list`, or a class of one's own: FILE.py:Class, package.module:Class."""
+    data: str
+    """Name of the data set."""
+    preset: str
+    """quick, paper or author-code: where the other options come from."""
+    network_class: Annotated[str | None, tyro.conf.arg(name="network", metavar="CLASS")] = None
+    """A network of one's own in place of the preset's: FILE.py:Class, package.module:Class."""
     out: Path | None = None
     """The run's folder; the first free one of runs/ALGORITHM-DATA-1, 2, ... if not given."""
     resume: Path | None = None
@@ -44,68 +50,110 @@ class TrainOptions(Config):
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; the exit status."""
-    resume = _value(argv, "--resume")
-    default = _recorded(Path(resume), argv) if resume else _preset(argv)
-    options = parse(TrainOptions, argv, "train", default)
-    if resume:
-        _refuse_changes(default, options)
+    config, options = read(argv)
     with backend.use(options.backend):
-        return _train(options, argv)
+        return _train(config, options, argv)
 
 
-def _preset(argv: Sequence[str]) -> TrainOptions:
-    """The options of the preset that the command line names."""
+def read(argv: Sequence[str]) -> tuple[Config, TrainOptions]:
+    """The configuration that a command line asks for, and its options."""
+    resume, network = _value(argv, "--resume"), _value(argv, "--network")
+    if resume is not None:
+        record = Run.open(resume).config
+        config = _recorded(Path(resume), record, argv, network)
+        data_dir = record.get("data_dir")
+        more = {
+            "data_dir": data_dir and Path(data_dir),
+            "backend": record.get("backend", backend.current()),
+        }
+    else:
+        config, more = _preset(argv, network), {"backend": backend.current()}
+    options = parse(_options(config), argv, "train", _defaults(config, more))
+    if resume is not None:
+        _refuse_changes(config, options)
+    return _asked(config, options), options
+
+
+def _options(config: Config) -> type[TrainOptions]:
+    """TrainOptions with the sections that a configuration has."""
+    sections = [(name, documented(type(getattr(config, name)))) for name in SECTIONS]
+    return make_dataclass(
+        "TrainOptions",
+        sections,
+        bases=(TrainOptions,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": TrainOptions.__doc__},
+    )
+
+
+def _defaults(config: Config, more: dict[str, Any]) -> TrainOptions:
+    names = {name: getattr(config, name) for name in ("algorithm", "data", "preset")}
+    sections = {name: getattr(config, name) for name in SECTIONS}
+    shown = {name: of_type(documented(type(x)), x) for name, x in sections.items()}
+    return _options(config)(**names, **shown, **more)
+
+
+def _asked(config: Config, options: TrainOptions) -> Config:
+    """The configuration with the sections that the command line asks for."""
+    sections = {name: (type(getattr(config, name)), getattr(options, name)) for name in SECTIONS}
+    return replace(config, **{name: of_type(*section) for name, section in sections.items()})
+
+
+def _preset(argv: Sequence[str], network: str | None) -> Config:
+    """The configuration of the preset that the command line names."""
     if argv and not argv[0].startswith("-"):
         name = argv[0]
     elif {"-h", "--help"} & set(argv):
         name = "prototypical"
     else:
         raise UsageError(
-            f"train: wanted the name of an algorithm first: {', '.join(presets.PRESETS)}"
+            f"train: wanted the name of an algorithm first: {', '.join(presets.REGISTRY)}"
         )
     config = presets.lookup(name, _value(argv, "--data"), _value(argv, "--preset") or "quick")
-    return TrainOptions(**_sections(config), backend=backend.current())
+    if network is not None:
+        cls = outside.load(outside.NETWORK, network)
+        config = replace(config, network=presets.network_options(cls)())
+    return config
 
 
-def _recorded(folder: Path, argv: Sequence[str]) -> TrainOptions:
-    """The options of the run in `folder`."""
-    record = Run.open(folder).config
-    config = experiment.recorded(folder, record)
-    if not argv[0].startswith("-") and argv[0] != config.algorithm:
-        raise UsageError(f"{folder}: is a run of {config.algorithm!r}, not {argv[0]!r}")
-    data_dir = record.get("data_dir")
-    return TrainOptions(
-        **_sections(config),
-        data_dir=data_dir and Path(data_dir),
-        backend=record.get("backend", backend.current()),
+def _recorded(folder: Path, record: dict, argv: Sequence[str], network: str | None) -> Config:
+    """The configuration of the run in `folder`."""
+    named = argv[0] if outside.is_outside(argv[0]) else None
+    config = experiment.recorded(
+        folder, record, {"algorithm": named, "network": network}, resume=True
     )
+    if not named and not argv[0].startswith("-") and argv[0] != config.algorithm:
+        raise UsageError(f"{folder}: is a run of {config.algorithm!r}, not {argv[0]!r}")
+    return config
 
 
-def _refuse_changes(was: TrainOptions, asked: TrainOptions) -> None:
+def _refuse_changes(was: Config, options: TrainOptions) -> None:
     """Raises UsageError if anything but the number of steps is to be different from now on."""
-    if asked.out or asked.overwrite:
+    if options.out or options.overwrite:
         raise UsageError("--resume continues a run in its own folder: no --out, no --overwrite")
+    asked = _asked(was, options)
     if was.training.linear_decay and asked.training.steps != was.training.steps:
         raise UsageError(
             f"--steps: the learning rate of this run falls to 0 at step {was.training.steps}, "
             "so it ends there"
         )
     asked = replace(asked, training=replace(asked.training, steps=was.training.steps))
-    for section, value in _sections(was).items():
-        other = getattr(asked, section)
-        if other == value:
-            continue
-        inner = fields(value) if hasattr(value, "__dataclass_fields__") else ()
-        changed = [f.name for f in inner if getattr(value, f.name) != getattr(other, f.name)]
+    changed = [name for name in ("data", "preset") if getattr(options, name) != getattr(was, name)]
+    for name in SECTIONS:
+        before, after = getattr(was, name), getattr(asked, name)
+        changed += [
+            f.name for f in fields(before) if getattr(before, f.name) != getattr(after, f.name)
+        ]
+    if changed:
         raise UsageError(
-            f"--resume continues a run as it is: only --steps can be changed, "
-            f"not {', '.join(changed) or section}"
+            "--resume continues a run as it is: only --steps can be changed, "
+            f"not {', '.join(changed)}"
         )
 
 
-def _train(options: TrainOptions, argv: Sequence[str]) -> int:
+def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
     memory.keep_freed()
-    config = Config(**_sections(options))
     algorithm = experiment.algorithm(config)
     experiment.refuse_other_ways(config, config.training.test_shape[0])
     splits = experiment.splits(config, options.data_dir)
@@ -150,10 +198,6 @@ def _value(argv: Sequence[str], option: str) -> str | None:
     if len(values) > 1:
         raise UsageError(f"{option}: wanted once, got {' and '.join(values)}")
     return values[0] if values else None
-
-
-def _sections(config: Config) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in fields(Config)}
 
 
 @contextmanager

@@ -1,39 +1,13 @@
 """Rows of algorithms: the whole meta-gradient, through the inner loop."""
 
-from scratchmeta import algorithms, core, losses, nn, ops, tree
+from scratchmeta import algorithms, losses, nn, ops, tree
 from scratchmeta.algorithms.protocol import query_outputs
-from scratchmeta.core import primitive
-from scratchmeta.verify.cases.episodes import bits, curves, described, images, sequences
-from scratchmeta.verify.cases.numbers import float64
-from scratchmeta.verify.cases.rows import call, row
-
-
-def task_losses(algorithm, params, episodes, **settings):
-    """The losses of every task, as the algorithm computes them, to any order."""
-    return call(lambda params: algorithm.task_losses(params, episodes), params, **settings)
-
-
-def meta_gradient(algorithm, params, episodes, loss=None):
-    """The gradient that the algorithm's `meta_gradient` returns, against its loss.
-
-    `loss` is the function of the parameters that this is to be the gradient of; without one, the
-    mean of the tasks' losses.
-    """
-    _, treedef = tree.flatten(params)
-
-    def rule(g, y, *leaves):
-        params = tree.unflatten(treedef, [core.raw(leaf) for leaf in leaves])
-        return [g * x for x in tree.flatten(algorithm.meta_gradient(params, episodes)[1])[0]]
-
-    @primitive(joint=rule)
-    def value(*leaves):
-        params = tree.unflatten(treedef, list(leaves))
-        if loss is not None:
-            return loss(params)
-        live = tree.map(core.Tensor, params)  # the inner loop differentiates
-        return core.raw(algorithm.task_losses(live, episodes)).mean()
-
-    return call(lambda params: value(*tree.flatten(params)[0]), params, order=1)
+from scratchmeta.fields import build, options
+from scratchmeta.presets import OWN, REGISTRY
+from scratchmeta.verify.cases.rows import CASES, row
+from scratchmeta.verify.episodes import bits, curves, described, images, instance, sequences
+from scratchmeta.verify.examples import call, meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 
 @row("algorithm", directions=1)
@@ -259,3 +233,41 @@ def fomaml(rng):
         return ops.mean(algorithm.loss(algorithm.query_outputs(fast, episodes), episodes.query_y))
 
     yield meta_gradient(algorithm, params, episodes, shifted)
+
+
+# --- the others, by their small instances ---------------------------------------------------------
+
+
+class _Given:
+    """What a small instance of a class from outside is built with: images of 2 x 2, two classes."""
+
+    image_size, image_channels, n_inputs, ways, n_features = 2, 1, 4, 2, 2
+    loss = staticmethod(losses.cross_entropy)
+    network = nn.MLP([4, 3, 2], activation=ops.tanh)
+
+
+def small(entry, rng):
+    """The small instance of an algorithm, by default built around a small smooth network."""
+    if entry.small is not None:
+        return entry.small(rng)
+    return instance(build(options(entry.algorithm)(), _Given), rng, images(rng, side=2))
+
+
+def enter(entry):
+    """A row for an algorithm: what its presets' `examples(rng)` say, else its small instance."""
+
+    def examples(rng):
+        if entry.examples is not None:
+            yield from entry.examples(rng)
+            return
+        algorithm, params, episodes = small(entry, rng)
+        if hasattr(algorithm, "task_losses"):
+            yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)
+
+    row("algorithm", entry.name, directions=1)(examples)
+
+
+for _name in OWN:
+    if _name not in CASES:
+        enter(REGISTRY[_name])

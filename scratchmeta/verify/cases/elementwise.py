@@ -5,8 +5,9 @@ import numpy as np
 from scratchmeta import backend, ops
 from scratchmeta.algorithms.preprocessing import preprocess
 from scratchmeta.ops.fused import identity
-from scratchmeta.verify.cases.numbers import away_from_zero, distinct, integers, normal, positive
-from scratchmeta.verify.cases.rows import call, row
+from scratchmeta.verify.cases.rows import row
+from scratchmeta.verify.examples import call
+from scratchmeta.verify.numbers import away_from_zero, distinct, integers, normal, positive
 
 
 def _binary(op, left=normal, right=normal):

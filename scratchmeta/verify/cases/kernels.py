@@ -1,8 +1,9 @@
 """Rows of operations with kernels: one order more."""
 
 from scratchmeta import ops
-from scratchmeta.verify.cases.numbers import away_from_zero, distinct, normal, positive
-from scratchmeta.verify.cases.rows import call, row
+from scratchmeta.verify.cases.rows import row
+from scratchmeta.verify.examples import call
+from scratchmeta.verify.numbers import away_from_zero, distinct, normal, positive
 
 
 @row("kernel", analytic=True, directions=1)

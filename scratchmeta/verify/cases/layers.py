@@ -1,8 +1,9 @@
 """Rows of layers and networks."""
 
 from scratchmeta import nn, ops, tree
-from scratchmeta.verify.cases.numbers import float64, normal, positive
-from scratchmeta.verify.cases.rows import call, row
+from scratchmeta.verify.cases.rows import row
+from scratchmeta.verify.examples import call
+from scratchmeta.verify.numbers import float64, normal, positive
 
 
 def per_task(params, rng, tasks=2):

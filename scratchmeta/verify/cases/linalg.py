@@ -2,8 +2,9 @@
 
 from scratchmeta import ops
 from scratchmeta.ops.linalg import project, times_transposed, transposed_times
-from scratchmeta.verify.cases.numbers import invertible, normal
-from scratchmeta.verify.cases.rows import call, row
+from scratchmeta.verify.cases.rows import row
+from scratchmeta.verify.examples import call
+from scratchmeta.verify.numbers import invertible, normal
 
 
 @row("operation", analytic=True)

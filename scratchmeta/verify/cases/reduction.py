@@ -1,8 +1,9 @@
 """Rows of reductions."""
 
 from scratchmeta import ops
-from scratchmeta.verify.cases.numbers import distinct, integers, normal
-from scratchmeta.verify.cases.rows import call, row
+from scratchmeta.verify.cases.rows import row
+from scratchmeta.verify.examples import call
+from scratchmeta.verify.numbers import distinct, integers, normal
 
 
 def _reduction(op, numbers=normal):

@@ -1,42 +1,18 @@
 """A row of the table of cases, and running it."""
 
 import difflib
-import functools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from scratchmeta import backend
-from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, Report, combine, gradcheck
+from scratchmeta.verify.examples import Example
+from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, Report, combine
 
 KINDS = ("operation", "kernel", "layer", "loss", "optimiser", "algorithm")
-
-
-class Example(NamedTuple):
-    """One check of a row: function(*inputs, **options)."""
-
-    function: Callable
-    inputs: tuple
-    options: dict
-    order: int
-
-    def __call__(self, *inputs: Any) -> Any:
-        return self.function(*inputs, **self.options)
-
-    def check(self, name: str, **settings: Any) -> Report:
-        """gradcheck of this example; a GPU may add in another order each time."""
-        f = functools.partial(self.function, **self.options) if self.options else self.function
-        settings.setdefault("nondet_tol", 1e-12 if backend.current() == "cupy" else 0.0)
-        return gradcheck(f, *self.inputs, name=name, order=self.order, **settings)
-
-
-def call(function: Callable, *inputs: Any, order: int = 2, **options: Any) -> Example:
-    """An example: function(*inputs, **options), checked up to `order`."""
-    return Example(function, inputs, options, order)
 
 
 @dataclass(frozen=True)

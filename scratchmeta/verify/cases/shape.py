@@ -3,8 +3,9 @@
 import numpy as np
 
 from scratchmeta import ops
-from scratchmeta.verify.cases.numbers import integers, normal
-from scratchmeta.verify.cases.rows import call, row
+from scratchmeta.verify.cases.rows import row
+from scratchmeta.verify.examples import call
+from scratchmeta.verify.numbers import integers, normal
 
 
 @row("operation", analytic=True)

@@ -1,8 +1,9 @@
 """Rows of losses and of optimisers, which are differentiated through."""
 
 from scratchmeta import losses, ops, optim, tree
-from scratchmeta.verify.cases.numbers import distinct, integers, normal, positive
-from scratchmeta.verify.cases.rows import call, row
+from scratchmeta.verify.cases.rows import row
+from scratchmeta.verify.examples import call
+from scratchmeta.verify.numbers import distinct, integers, normal, positive
 
 
 @row("loss", analytic=True)

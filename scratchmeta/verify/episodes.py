@@ -3,7 +3,7 @@
 import numpy as np
 
 from scratchmeta.episodes import Episode
-from scratchmeta.verify.cases.numbers import integers, normal
+from scratchmeta.verify.numbers import float64, integers, normal
 
 
 def images(rng, side=8, tasks=2, ways=2, shots=2, queries=1):
@@ -35,3 +35,8 @@ def bits(rng, tasks=2, shown=3, asked=2, inputs=3, outputs=2):
     xs = [normal(rng, tasks, n, inputs) for n in (shown, asked)]
     ys = [integers(rng.random((tasks, n, outputs)) < 0.5) for n in (shown, asked)]
     return Episode(xs[0], ys[0], xs[1], ys[1])
+
+
+def instance(algorithm, rng, episodes):
+    """An algorithm, new parameters of it in float64, and episodes."""
+    return algorithm, float64(algorithm.init(rng), rng), episodes

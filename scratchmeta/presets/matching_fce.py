@@ -1,0 +1,25 @@
+"""The presets of Matching Networks with full context embeddings."""
+
+from dataclasses import asdict
+
+from scratchmeta import nn, ops
+from scratchmeta.algorithms import FullContext
+from scratchmeta.fields import options
+from scratchmeta.presets import matching
+from scratchmeta.verify.episodes import images, instance
+
+ALGORITHM = FullContext
+PAPER = "Vinyals et al. 2016, appendix A"
+FAMILY = "metric"
+
+PRESETS = {
+    key: preset._replace(method=options(FullContext)(**asdict(preset.method)))
+    for key, preset in matching.PRESETS.items()
+}
+
+
+def small(rng):
+    """A small instance for the checks: the algorithm, its parameters, episodes."""
+    network = nn.MLP([64, 6, 3], activation=ops.tanh)
+    algorithm = FullContext(network, n_features=3)
+    return instance(algorithm, rng, images(rng, queries=2))

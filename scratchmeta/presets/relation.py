@@ -1,0 +1,62 @@
+"""The presets of Relation Networks."""
+
+from dataclasses import replace
+
+from scratchmeta import nn, ops
+from scratchmeta.algorithms import Relation
+from scratchmeta.fields import options
+from scratchmeta.run.config import Preset, Training
+from scratchmeta.run.datasets.glyphs import Glyphs
+from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
+from scratchmeta.run.datasets.omniglot import Omniglot
+from scratchmeta.run.networks import Maps
+from scratchmeta.verify.episodes import images, instance
+
+ALGORITHM = Relation
+PAPER = "Sung et al. 2018"
+FAMILY = "metric"
+
+method = options(Relation)
+
+TRAINING = Training(
+    n_query=19,
+    steps=1_000_000,
+    halve_every=100_000,
+    clip_norm=0.5,
+    validate_every=5000,
+    test_query=1,
+)
+PRESETS = {
+    ("glyphs", "quick"): Preset(
+        method(),
+        Glyphs(),
+        Maps(channels=32),
+        Training(n_query=10, steps=500, validate_every=100, validation_episodes=50, clip_norm=0.5),
+    ),
+    ("omniglot", "quick"): Preset(
+        method(),
+        Omniglot(rotations="classes"),
+        Maps(),
+        Training(n_query=10, steps=8000, halve_every=3000, clip_norm=0.5, validate_every=1000),
+    ),
+    ("omniglot", "paper"): Preset(
+        method(), Omniglot(split="vinyals", rotations="episode"), Maps(), TRAINING
+    ),
+    ("mini-imagenet", "paper"): Preset(
+        method(padding="valid"),
+        MiniImageNet(),
+        Maps(),
+        replace(TRAINING, n_query=15, test_query=15, steps=500_000),
+    ),
+}
+PRESETS["omniglot", "paper-20-way"] = PRESETS["omniglot", "paper"].trained(n_way=20, n_query=10)
+PRESETS["mini-imagenet", "paper-5-shot"] = PRESETS["mini-imagenet", "paper"].trained(
+    k_shot=5, n_query=10
+)
+
+
+def small(rng):
+    """A small instance for the checks: the algorithm, its parameters, episodes."""
+    network = nn.Sequential([("map", nn.Conv2d(1, 2)), ("tanh", nn.Function(ops.tanh))])
+    algorithm = Relation(network, n_channels=2, map_size=8, hidden=3)
+    return instance(algorithm, rng, images(rng, queries=2))

@@ -1,0 +1,82 @@
+"""The presets of Reptile."""
+
+from dataclasses import replace
+
+from scratchmeta import nn, ops
+from scratchmeta.algorithms import Reptile
+from scratchmeta.fields import options
+from scratchmeta.run.config import Preset, Training
+from scratchmeta.run.datasets.glyphs import Glyphs
+from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
+from scratchmeta.run.datasets.omniglot import Omniglot
+from scratchmeta.run.networks import Conv4
+from scratchmeta.verify.episodes import images, instance
+
+ALGORITHM = Reptile
+PAPER = "Nichol, Achiam & Schulman 2018"
+FAMILY = "optimization"
+
+method = options(Reptile)
+
+# Reptile trains on all of an episode: one and nine drawings of a class are the paper's ten shots.
+PRESETS = {
+    ("glyphs", "quick"): Preset(
+        method(inner_lr=1e-2, eval_inner_steps=20),
+        Glyphs(),
+        Conv4(channels=32, pooling="stride"),
+        Training(
+            n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=500,
+            validate_every=100, validation_episodes=50,
+        ),
+    ),
+    ("omniglot", "quick"): Preset(
+        method(inner_lr=1e-2),  # ten times the paper's, for a tenth of its steps
+        Omniglot(rotations="class-episode"),
+        Conv4(pooling="stride"),
+        Training(
+            n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=10_000,
+            validate_every=1000,
+        ),
+    ),
+    ("omniglot", "paper"): Preset(
+        method(),
+        Omniglot(split="vinyals", rotations="class-episode"),
+        Conv4(pooling="stride"),
+        Training(
+            n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=100_000,
+            validate_every=5000, validation_episodes=600, test_query=1,
+        ),
+    ),
+    ("omniglot", "paper-20-way"): Preset(
+        method(inner_lr=5e-4, inner_steps=10, inner_batch=20, eval_batch=10),
+        Omniglot(split="vinyals", rotations="class-episode"),
+        Conv4(pooling="stride"),
+        Training(
+            n_way=20, n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True,
+            steps=200_000, validate_every=5000, validation_episodes=600, test_query=1,
+        ),
+    ),
+}  # fmt: skip
+
+PRESETS["mini-imagenet", "paper"] = Preset(
+    method(inner_steps=8),
+    MiniImageNet(),
+    Conv4(channels=32),
+    replace(PRESETS["omniglot", "paper"].training, n_query=14),
+)
+PRESETS["mini-imagenet", "paper-5-shot"] = (
+    PRESETS["mini-imagenet", "paper"]
+    .trained(k_shot=5, n_query=10)
+    ._replace(method=method(inner_steps=8, eval_batch=15))
+)
+
+
+def small(rng):
+    """A small instance for the checks: the algorithm, its parameters, episodes."""
+    algorithm = Reptile(
+        nn.MLP([64, 6, 2], activation=ops.tanh),
+        inner_batch=4,
+        eval_inner_steps=2,
+        inner_optimizer="sgd",
+    )
+    return instance(algorithm, rng, images(rng, queries=2))

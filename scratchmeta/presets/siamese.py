@@ -1,0 +1,41 @@
+"""The presets of Siamese networks."""
+
+from scratchmeta import nn, ops
+from scratchmeta.algorithms import Siamese
+from scratchmeta.fields import options
+from scratchmeta.presets import prototypical
+from scratchmeta.run.config import Preset, Training
+from scratchmeta.run.datasets.omniglot import Omniglot
+from scratchmeta.run.networks import Koch
+from scratchmeta.verify.episodes import images, instance
+
+ALGORITHM = Siamese
+PAPER = "Koch, Zemel & Salakhutdinov 2015"
+FAMILY = "metric"
+
+method = options(Siamese)
+
+# An epoch of Koch et al. is 150,000 pairs, distorted anew; 0.99^69 = 1/2.
+EPOCH = 150_000 // 128
+PRESETS = {
+    ("glyphs", "quick"): prototypical.PRESETS["glyphs", "quick"]._replace(method=method()),
+    ("omniglot", "quick"): prototypical.PRESETS["omniglot", "quick"]._replace(
+        method=method(batch_norm="running")
+    ),
+    ("omniglot", "paper"): Preset(
+        method(pairs="drawn"),
+        Omniglot(image_size=105, affine=True),
+        Koch(),
+        Training(
+            n_way=1, n_query=1, tasks=128, lr=1e-4, steps=200 * EPOCH, halve_every=69 * EPOCH,
+            test_way=20, test_query=1, validate_every=EPOCH, validation_episodes=16, patience=20,
+        ),
+    ),
+}  # fmt: skip
+
+
+def small(rng):
+    """A small instance for the checks: the algorithm, its parameters, episodes."""
+    network = nn.MLP([64, 6, 3], activation=ops.tanh)
+    algorithm = Siamese(network, n_features=3)
+    return instance(algorithm, rng, images(rng, queries=2))

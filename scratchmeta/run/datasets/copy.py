@@ -1,0 +1,28 @@
+"""`--data copy`."""
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from scratchmeta import data
+from scratchmeta.fields import Count, lengths
+from scratchmeta.run.datasets import Data
+
+Lengths = Annotated[tuple[int, int], lengths(1)]
+
+
+@dataclass(frozen=True)
+class Copy(Data):
+    """Sequences of random bits to be copied."""
+
+    labels: ClassVar[str] = "bits"
+
+    bits: Count = 8
+    """Bits of a vector."""
+    lengths: Lengths = (1, 20)
+    """Vectors in the shortest and in the longest sequence."""
+
+    def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
+        """The same three times: sequences are told apart by their numbers."""
+        made = data.Copy(self.bits, self.lengths)
+        return data.Splits(made, made, made)
