@@ -66,12 +66,14 @@ def same(found, wanted):
     return all(map(np.array_equal, joined(found), joined(wanted)))
 
 
-@pytest.mark.parametrize("chunk", [1, 60, 2**18])
+@pytest.mark.parametrize(("chunk", "batches"), [(1, 7), (190, 4), (2**18, 1)])
 @pytest.mark.parametrize("first", [{}, {"first": VALIDATION}])
-def test_every_episode_is_seen_once_in_order(chunk, first, monkeypatch):
+def test_every_episode_is_seen_once_in_order(chunk, batches, first, monkeypatch):
+    """In batches of so many numbers: an episode here has 72 in images and 18 labels."""
     monkeypatch.setattr(evaluation, "CHUNK_VALUES", chunk)
     listener, dataset = Listener(), characters()
     evaluate(listener, None, dataset, 3, 2, 4, episodes=7, seed=5, **first)
+    assert len(listener.seen) == batches
     begin = first.get("first", TEST)
     wanted = [episodes.sample(dataset, 3, 2, 4, seed=5, index=begin + i) for i in range(7)]
     assert same(listener.seen, wanted)
