@@ -11,6 +11,10 @@ EQUIVALENT: Equivalent = {
         "only whether episodes are sampled ahead hangs on it: they are the same either way",
         {_SIZE.replace("settings.seed", "0"), _SIZE.replace("<", "<=")},
     ),
+    ("run.evaluation.module", "CHUNK_VALUES = 2 ** 18"): (
+        "how many episodes are stacked decides memory and time, not the result",
+        {"CHUNK_VALUES = 18", "CHUNK_VALUES = 2", "CHUNK_VALUES = 2 ** 19"},
+    ),
 }
 
 SUBJECT = Source(
