@@ -265,7 +265,16 @@ ALGORITHMS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", INSTANCES)
+def test_every_instance_has_a_row():
+    assert set(ALGORITHMS) == set(INSTANCES)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_algorithms(name):
-    algorithm, _, _ = INSTANCES[name](np.random.default_rng(0))
+    algorithm, _, episodes = INSTANCES[name](np.random.default_rng(0))
     holds(sample(algorithm.init), ALGORITHMS[name])
+    params = algorithm.init(np.random.default_rng(0))  # which fit one another
+    loss, gradient = algorithm.meta_gradient(params, episodes)
+    assert np.isfinite(loss)
+    shapes = [[x.shape for x in tree.flatten(each)[0]] for each in (params, gradient)]
+    assert shapes[0] == shapes[1]

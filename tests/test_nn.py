@@ -134,6 +134,19 @@ def test_conv4_has_the_papers_number_of_features(side, features):
     assert network(network.init(np.random.default_rng(0)), x).shape == (1, features)
 
 
+def test_a_strided_conv4_takes_the_mean_over_the_last_map():
+    network = nn.Conv4(3, 2, image_size=28, pooling="stride", n_out=5)
+    params, rng = network.init(np.random.default_rng(0)), np.random.default_rng(1)
+    x = rng.normal(size=(4, 28, 28, 2)).astype(np.float32)
+    maps = x
+    for name, block in network.layers[:4]:
+        maps = block(params[name], maps)
+    assert maps.shape == (4, 2, 2, 3)
+    weight, bias = (params["head"][name] for name in ("weight", "bias"))
+    wanted = [[maps[n, :, :, c].mean() for c in range(3)] for n in range(4)] @ weight + bias
+    np.testing.assert_allclose(network(params, x), wanted, atol=1e-5)
+
+
 # --- losses -------------------------------------------------------------------------------------
 
 

@@ -65,7 +65,7 @@ def is_equivalent(of: Subject, mutant: Mutant) -> bool:
 
 
 def campaign(name: str, of: Subject, sample: int | None = None, seed: int = 0) -> list[Any]:
-    """Tries every mutant of a subject, or a sample of them, and prints the tally; the survivors."""
+    """Tries every mutant of a subject, or a sample of them; prints survivors, and the tally."""
     began = time.monotonic()
     if not of.passes():
         raise SystemExit(f"{name}: some check fails without a mistake")
@@ -74,13 +74,15 @@ def campaign(name: str, of: Subject, sample: int | None = None, seed: int = 0) -
     chosen = tried
     if sample is not None and sample < len(tried):
         chosen = random.Random(seed).sample(tried, sample)
-    survivors = [mutant for mutant in chosen if not of.is_killed(mutant)]
+    survivors = []
+    for mutant in chosen:
+        if not of.is_killed(mutant):
+            survivors.append(mutant)
+            print(f"survived: {mutant}", flush=True)
     print(
         f"{name}: {len(made)} mutants, {len(made) - len(tried)} equivalent, {len(chosen)} tried, "
         f"{len(chosen) - len(survivors)} killed, {len(survivors)} survived "
         f"({time.monotonic() - began:.0f} s)",
-        *survivors,
-        sep="\n  ",
         flush=True,
     )
     return survivors

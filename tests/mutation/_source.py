@@ -45,7 +45,19 @@ ALIKE = [
 # An attribute of one of these is an option.
 OPTIONS = {"options", "settings", "training", "method", "network", "dataset"}
 # Calls that change where an array lies, or how a text reads.
-FORMS = {"to_backend", "to_numpy", "raw", "tuple", "list", "str", "int", "float", "repr", "type"}
+FORMS = {
+    "to_backend",
+    "to_numpy",
+    "asarray",
+    "raw",
+    "tuple",
+    "list",
+    "str",
+    "int",
+    "float",
+    "repr",
+    "type",
+}
 SWAPPED = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
