@@ -903,7 +903,7 @@ STOREYS = [
     ["tree"],
     ["core"],
     ["ops"],
-    ["verify.slopes", "verify.pullbacks"],
+    ["verify.slopes", "verify.pullbacks", "verify.plain", "verify.aliasing"],
     ["verify.diagnosis"],
     ["verify.gradcheck", "nn", "losses", "optim"],
     ["episodes", "verify.numbers", "verify.examples"],

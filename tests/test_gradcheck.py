@@ -597,3 +597,91 @@ def test_float32_that_turns_into_float64_is_caught(rng):
 
     with pytest.raises(GradientError, match="float32 input 0 'x' has a gradient of dtype float64"):
         compare_float32(doubled, rng.standard_normal(3))
+
+
+# --- values that are used twice -------------------------------------------------------------------
+
+
+def in_place(g, y, x):
+    if isinstance(g, Tensor):
+        return g * (x > 0)
+    g[x <= 0] = 0.0
+    return g
+
+
+@primitive(in_place)
+def careless_relu(x):
+    return np.maximum(x, 0.0)
+
+
+@primitive(lambda g, y, x: 2.0 * g)
+def doubled_in_place(x):
+    x *= 2.0
+    return x
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        careless_relu,
+        lambda x: careless_relu(x) + x,
+        lambda x: ops.sin(1.0 * x + careless_relu(1.0 * x)),
+    ],
+)
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_rule_that_writes_into_its_cotangent(f, order):
+    message = caught(f, np.array([-1.0, 2.0, -3.0]), order=order)
+    assert "a rule of careless_relu writes into the cotangent that it is given" in message
+    assert "detached" not in message
+
+
+def test_a_rule_that_writes_into_an_argument(rng):
+    def rule(g, y, a, b):
+        if isinstance(a, np.ndarray):
+            a *= 0.0
+        return g * b
+
+    product = product_with(rule, good_b)
+    message = caught(lambda x, y: product(x * 1.0, y), *rng.standard_normal((2, 3)), order=1)
+    assert "a rule of product writes into an argument" in message
+
+
+def test_an_operation_that_works_in_place_on_a_value_used_twice(rng):
+    def f(x):
+        h = ops.sin(x)
+        return ops.square(h) + doubled_in_place(h)
+
+    message = caught(f, rng.standard_normal(3))
+    assert "doubled_in_place writes into its argument 0: others may use it too" in message
+
+
+def test_a_value_written_into_afterwards(rng):
+    def f(x):
+        h = ops.sin(x)
+        y = ops.square(h)
+        h.data[...] = 0.0
+        return y
+
+    message = caught(f, rng.standard_normal(3))
+    assert "the result of sin was written into" in message
+    assert "detached" not in message
+
+
+def test_one_value_in_two_places(rng):
+    """A rule that asks `a is b` sees one array twice, and no path is detached."""
+    product = product_with(
+        lambda g, y, a, b: 0.0 * g if raw(a) is raw(b) else good_a(g, y, a, b),
+        lambda g, y, a, b: 0.0 * g if raw(a) is raw(b) else good_b(g, y, a, b),
+    )
+    gradcheck(product, *rng.standard_normal((2, 3)))
+    message = caught(lambda x: product(x, x), rng.standard_normal(3))
+    assert "product's arguments 0 and 1 are one value here" in message
+    assert "detached" not in message
+
+
+def test_what_is_used_twice_and_right_passes(rng):
+    product = product_with(good_a, good_b)
+    x = rng.standard_normal(3)
+    gradcheck(lambda x: product(x, x), x, order=3)
+    gradcheck(lambda x, y: product(x, y) + x, x, x)  # the same array for both inputs
+    gradcheck(lambda p: product(p["a"], p["b"]), {"a": x, "b": x[::-1]})

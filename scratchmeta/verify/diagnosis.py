@@ -17,6 +17,7 @@ import numpy as np
 
 from scratchmeta import backend, core
 from scratchmeta.core import Tensor
+from scratchmeta.verify.aliasing import nodes, shared, written
 from scratchmeta.verify.slopes import NonSmoothPoint, Slope, slope
 
 MAX_ENTRIES = 256  # of an input, whose columns are computed; of a larger one the wrong are sought
@@ -268,6 +269,9 @@ def _output(function, ws, o):
 def _hint(function, i, ws, js, wrong):
     """What kind of mistake makes such errors, where that can be recognised; else None."""
     a, n = js.analytic, js.numeric
+    in_place = written(function, ws)
+    if in_place:
+        return in_place
     count = int(wrong.any(axis=0).sum())
     if not np.any(a[wrong]):
         return _zero_hint(function, ws, js, wrong)
@@ -293,6 +297,9 @@ def _hint(function, i, ws, js, wrong):
 
 def _zero_hint(function, ws, js, wrong):
     """For wrong entries that are all 0."""
+    twice = shared(function)
+    if twice:
+        return f"analytic is 0 where numeric is not, and {twice}"
     if not js.analytic.any():
         what = "the gradient" if function.order == 1 else f"order {function.order}"
         return f"analytic is 0 everywhere: {what} is detached (stop_gradient, raw or .data)"
@@ -357,6 +364,7 @@ def create_graph_matters(function, i, on, off, ws, excess: list) -> Failure:
         f"{a:.9g} instead of {b:.9g}   abs {abs(a - b):.1e}"
     ]
     twice = _counted_twice(function, ws, dict(enumerate(map(backend.to_numpy, excess))))
+    twice = twice or written(function, ws) or shared(function)
     return Failure(function.order, [*lines, twice] if twice else lines)
 
 
@@ -368,7 +376,7 @@ def _counted_twice(function, ws, excess: dict):
     """
     xs = [Tensor(p) for p in function.points]
     ys = function.trace(xs)
-    for node in _nodes(ys):
+    for node in nodes(ys):
         parents = {p: k for k, p in enumerate(node.parents) if p is not None}
         for b, k in parents.items():
             a = next((a for a in parents if a is not b and _depends(b, a)), None)
@@ -387,20 +395,6 @@ def _counted_twice(function, ws, excess: dict):
 
 def _same(a, b):
     return np.allclose(a, b, rtol=1e-5, atol=1e-5 * largest(b))
-
-
-def _nodes(ys):
-    """The nodes with an operation that the Tensors ys depend on."""
-    stack = [y.node for y in ys if isinstance(y, Tensor)]
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        if node.op is not None:
-            yield node
-        for parent in node.parents:
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
 
 
 def _depends(node, ancestor):

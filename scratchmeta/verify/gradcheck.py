@@ -1,11 +1,13 @@
 """Numerical verification of gradients, of any order: for this library's code and for yours.
 
     report = gradcheck(f, x, params)        # f made of scratchmeta.ops, or of a primitive of yours
+    report = gradcheck(f, x, vjp=f_vjp)     # f of plain arrays, with a VJP written by hand
 
 When it returns, then at these inputs, in float64 and on the backend they live on:
 
 1. f and its backward pass are deterministic, bit for bit (or within `nondet_tol`).
-2. f left its inputs as they were; every gradient has its input's shape, dtype and array type.
+2. f left its inputs and cotangents as they were; every gradient has its input's shape, dtype and
+   array type.
 3. Order 1: for each input alone and for all together, along random directions v (of ±1) and with
    random cotangents w, the gradient's ⟨Jᵀw, v⟩ is the numerical ⟨w, J v⟩ by `slopes.slope`,
    which carries its own error estimate. Where that is poor, NonSmoothPoint is raised.
@@ -32,12 +34,13 @@ import numpy as np
 
 from scratchmeta import backend, core
 from scratchmeta.core import Tensor
-from scratchmeta.verify import diagnosis
+from scratchmeta.verify import aliasing, diagnosis, plain
 from scratchmeta.verify.pullbacks import Derivative, Function
 from scratchmeta.verify.slopes import NonSmoothPoint
 
 IDENTITY_TOLERANCE = 1e-12
 COMPLEX_TOLERANCE = 1e-10
+MAX_ORDER = 6
 _COMPLEX_STEP = 1e-30
 
 
@@ -134,7 +137,8 @@ def combine(name: str, reports: Sequence[Report]) -> Report:
 def gradcheck(
     f: Callable,
     *inputs: Any,
-    order: int = 2,
+    order: int | None = None,
+    vjp: Callable | Sequence[Callable] | None = None,
     directions: int = 3,
     rtol: float = 1e-7,
     atol: float = 1e-9,
@@ -148,7 +152,10 @@ def gradcheck(
     inputs    float64 arrays, or trees of them (parameters); integer arrays, numbers and other
               objects are passed to f as they are
     f         takes Tensors in their place; returns a Tensor of any shape, or several
-    order     1: Jᵀw; 2: also the derivatives of (x, w) → Jᵀw; 3: also those of these
+    order     1: Jᵀw; 2: also the derivatives of (x, w) → Jᵀw; 3: also those of these; at most 6,
+              for each takes several times as long as the one before. 2 if nothing is said
+    vjp       for an f of plain arrays, its own vector-Jacobian product vjp(g, *inputs): checked to
+              order 1; or a pair of it and of its own, to order 2. See verify/plain.py
     directions  random directions for each input alone and for all together
     rtol, atol  |analytic − numeric| ≤ max(rtol · size, atol, 4 · estimated error); a gradient
               much smaller than atol / rtol is not held to much: scale f so that it is not
@@ -165,12 +172,23 @@ def gradcheck(
     >>> report.order, report.worst < 1e-9
     (2, True)
     """
+    name = _name(f) if name is None else name
+    vjps = () if vjp is None else (vjp,) if callable(vjp) else tuple(vjp)
+    if vjp is not None:
+        if len(vjps) not in (1, 2):
+            raise ValueError(f"gradcheck: wanted one vjp or a pair of them, got {len(vjps)}")
+        f = plain.operation(f, *vjps)
+    order = len(vjps) or 2 if order is None else order
+    highest = len(vjps) or MAX_ORDER
     for what, n in (("order", order), ("directions", directions)):
         if n < 1:
             raise ValueError(f"gradcheck: wanted {what} of at least 1, got {n}")
+    if order > highest:
+        why = "as many as there are VJPs" if vjps else "each takes several times the one before"
+        raise ValueError(f"gradcheck: wanted order of at most {highest}, {why}; got {order}")
     seed = int(rng.integers(2**32)) if isinstance(rng, np.random.Generator) else int(rng)
     settings = _Settings(order, directions, rtol, atol, nondet_tol, analytic)
-    name = _name(f) if name is None else name
+    own = "vjp=vjp, " if vjps else ""
     here = backend.current(), backend.kernels_enabled()
     try:
         return Report(name, *here, _check(f, inputs, settings, seed))
@@ -182,7 +200,7 @@ def gradcheck(
         ]
         if here[1] and _passes_without_kernels(f, inputs, settings, seed):
             lines.append("passes with kernels off")
-        lines.append(f"reproduce: gradcheck({name}, *inputs, {settings.spell(seed)})")
+        lines.append(f"reproduce: gradcheck({name}, *inputs, {own}{settings.spell(seed)})")
         raise GradientError("\n  ".join(lines)) from None
 
 
@@ -208,7 +226,7 @@ class _Settings:
     def spell(self, seed):
         """The settings as keyword arguments of gradcheck, those left at their default left out."""
         defaults = inspect.signature(gradcheck).parameters
-        given = {**vars(self), "rng": seed}
+        given = {**vars(self), "order": None if self.order == 2 else self.order, "rng": seed}
         return ", ".join(f"{k}={v!r}" for k, v in given.items() if v != defaults[k].default) or (
             "rng=0"
         )
@@ -256,6 +274,7 @@ def _basics(function, before, rng, settings):
         if not bool(backend.xp(y).isfinite(y).all()):
             raise diagnosis.Failure(function.order, [f"{name} is not finite at these inputs"])
     ws = _normal(rng, ys)
+    given = [w.copy() for w in ws]
     for create_graph in (False, True):
         gs = function.pull(function.points, ws, create_graph)
         for g, p, name in zip(gs, function.points, function.inputs, strict=True):
@@ -271,9 +290,16 @@ def _basics(function, before, rng, settings):
             if not apart <= settings.nondet_tol:
                 text = f"{kind}{name} is not deterministic: two runs differ by {apart:.1e}"
                 raise diagnosis.Failure(function.order, [text])
-    for p, kept, name in zip(function.points, before, function.inputs, strict=True):
-        if not bool((p == kept).all()):
-            raise diagnosis.Failure(function.order, [f"f modified {name}"])
+    cotangents = [f"the cotangent of {name}" for name in function.outputs]
+    for arrays, copies, names in (
+        (function.points, before, function.inputs),
+        (ws, given, cotangents),
+    ):
+        for p, kept, name in zip(arrays, copies, names, strict=True):
+            if not bool((p == kept).all()):
+                culprit = aliasing.written(function, given)
+                lines = [f"f modified {name}", *([culprit] if culprit else [])]
+                raise diagnosis.Failure(function.order, lines)
     return ys
 
 
