@@ -13,7 +13,7 @@ GPU_TABLE := runs/gpu.md
 .PHONY: help demo test lint gpu gpu-is-here clean
 
 help:
-	@echo "make demo    train a few-shot learner for about a minute, verify its gradients, draw an episode"
+	@echo "make demo    train a few-shot learner (1 to 4 minutes), verify its gradients, draw an episode"
 	@echo "make test    lint and run the whole test suite"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make gpu     on a machine with an NVIDIA GPU: tests and gradients on it, then benchmarks"

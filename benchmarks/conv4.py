@@ -29,19 +29,19 @@ from scratchmeta.episodes import sample
 from scratchmeta.kernels import memory
 
 INNER_LR, META_LR, CHANNELS = 0.4, 1e-3, 64
-WAYS = {"prototypical": 20, "maml": 5}
+# n_way, k_shot, n_query, tasks
+SHAPES = {"prototypical": (20, 5, 15, 1), "prototypical-60": (60, 1, 5, 1), "maml": (5, 1, 15, 32)}
 
 
 def episode(task, dtype):
-    shape = (20, 5, 15, 1) if task == "prototypical" else (5, 1, 15, 32)
-    e = sample(data.Glyphs("train"), *shape, seed=0)
+    e = sample(data.Glyphs("train"), *SHAPES[task], seed=0)
     return e._replace(support_x=e.support_x.astype(dtype), query_x=e.query_x.astype(dtype))
 
 
 def network(task, pooling):
-    if task == "prototypical":
-        return nn.Conv4(CHANNELS)
-    return nn.Conv4(CHANNELS, pooling=pooling, n_out=WAYS[task])
+    if task == "maml":
+        return nn.Conv4(CHANNELS, pooling=pooling, n_out=SHAPES[task][0])
+    return nn.Conv4(CHANNELS)
 
 
 # --- contestants: gradient() -> arrays in the order of our parameters, step() ---------------------
@@ -54,9 +54,7 @@ class Ours:
         net = network(task, pooling)
         options = {"task_chunk": task_chunk}
         self.algorithm = (
-            Prototypical(net, **options)
-            if task == "prototypical"
-            else MAML(net, INNER_LR, **options)
+            MAML(net, INNER_LR, **options) if task == "maml" else Prototypical(net, **options)
         )
         self.kernels, self.episodes = kernels, episode(task, dtype)
         self.params = tree.astype(self.algorithm.init(np.random.default_rng(0)), dtype)
@@ -76,12 +74,12 @@ class Ours:
 class Torch:
     """What the contestants in torch share: our parameters in a torch.nn.Module, Adam."""
 
-    def __init__(self, task, pooling, dtype, channels_last=False):
+    def __init__(self, task, pooling, dtype, channels_last=False, device="cpu"):
         import torch
 
         self.torch, self.task = torch, task
         layers, width, side = [], 1, 28
-        pooled = task == "prototypical" or pooling == "max"
+        pooled = task != "maml" or pooling == "max"
         for _ in range(4):
             low, high = (1, 1) if pooled or side % 2 else (0, 1)  # as little as "same" needs
             layers += [
@@ -96,12 +94,12 @@ class Torch:
             width, side = CHANNELS, side // 2 if pooled else -(-side // 2)
         if task == "maml":
             layers += [torch.nn.AdaptiveAvgPool2d(1)] * (pooling != "max")
-            layers += [torch.nn.Flatten(), torch.nn.Linear(CHANNELS, WAYS[task])]
+            layers += [torch.nn.Flatten(), torch.nn.Linear(CHANNELS, SHAPES[task][0])]
         else:
             layers += [torch.nn.Flatten()]
         self.net = torch.nn.Sequential(*layers).to(getattr(torch, dtype))
         algorithm = Ours(task, pooling, dtype)
-        ours = algorithm.params["network"] if task == "prototypical" else algorithm.params
+        ours = algorithm.params if task == "maml" else algorithm.params["network"]
         modules = [m for m in self.net if isinstance(m, torch.nn.Conv2d)]
         norms = [m for m in self.net if isinstance(m, torch.nn.BatchNorm2d)]
         with torch.no_grad():
@@ -113,13 +111,14 @@ class Torch:
             if task == "maml":
                 self.net[-1].weight.copy_(torch.from_numpy(ours["head"]["weight"]).T)
                 self.net[-1].bias.copy_(torch.from_numpy(ours["head"]["bias"]))
+        self.net = self.net.to(device)
         if channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
         images, labels = [0, 2], [1, 3]
         e = episode(task, dtype)
         to_images = [torch.from_numpy(e[i]).permute(0, 1, 4, 2, 3).contiguous() for i in images]
-        self.support_x, self.query_x = to_images
-        self.support_y, self.query_y = (torch.tensor(e[i]) for i in labels)
+        self.support_x, self.query_x = (x.to(device) for x in to_images)
+        self.support_y, self.query_y = (torch.tensor(e[i], device=device) for i in labels)
         self.channels_last = channels_last
         self.adam = torch.optim.Adam(self.net.parameters(), META_LR)
 
@@ -137,11 +136,11 @@ class Torch:
         arrays = []
         for m in self.net:  # in the order of our parameters: bias, weight; offset, scale
             if isinstance(m, self.torch.nn.Conv2d):
-                arrays.append(m.weight.grad.permute(2, 3, 1, 0).numpy())
+                arrays.append(m.weight.grad.permute(2, 3, 1, 0).cpu().numpy())
             elif isinstance(m, self.torch.nn.BatchNorm2d):
-                arrays += [m.bias.grad.numpy(), m.weight.grad.numpy()]
+                arrays += [m.bias.grad.cpu().numpy(), m.weight.grad.cpu().numpy()]
             elif isinstance(m, self.torch.nn.Linear):
-                arrays += [m.bias.grad.numpy(), m.weight.grad.T.numpy()]
+                arrays += [m.bias.grad.cpu().numpy(), m.weight.grad.T.cpu().numpy()]
         return arrays
 
     def step(self):
@@ -153,17 +152,36 @@ class Torch:
 class TorchPrototypical(Torch):
     """The loss written as torch users write it; `compiled` by torch.compile."""
 
-    def __init__(self, task, pooling, dtype, channels_last=False, compiled=False):
-        super().__init__(task, pooling, dtype, channels_last)
+    def __init__(
+        self, task, pooling, dtype, channels_last=False, compiled=False, device="cpu"
+    ):
+        super().__init__(task, pooling, dtype, channels_last, device)
         self.forward = self.torch.compile(self.net) if compiled else self.net
 
     def backward(self):
         both = self.images(self.torch.cat([self.support_x[0], self.query_x[0]]))
         features = self.forward(both)
         n = self.support_x.shape[1]
-        prototypes = features[:n].reshape(WAYS[self.task], -1, CHANNELS).mean(1)
+        prototypes = features[:n].reshape(SHAPES[self.task][0], -1, CHANNELS).mean(1)
         distances = (features[n:, None] - prototypes).square().sum(-1)
         self.torch.nn.functional.cross_entropy(-distances, self.query_y[0]).backward()
+
+
+class TorchMAML(Torch):
+    """MAML written out: the inner gradient by autograd.grad, in a loop over tasks."""
+
+    def backward(self):
+        cross_entropy = self.torch.nn.functional.cross_entropy
+        names, params = zip(*self.net.named_parameters(), strict=True)
+        tasks = len(self.support_x)
+        for t in range(tasks):
+            loss = cross_entropy(self.net(self.support_x[t]), self.support_y[t])
+            gs = self.torch.autograd.grad(loss, params, create_graph=True)
+            fast = [p - INNER_LR * g for p, g in zip(params, gs, strict=True)]
+            outputs = self.torch.func.functional_call(
+                self.net, dict(zip(names, fast, strict=True)), (self.query_x[t],)
+            )
+            (cross_entropy(outputs, self.query_y[t]) / tasks).backward()
 
 
 class Learn2Learn(Torch):
@@ -201,6 +219,7 @@ CONTESTANTS = {
         "scratchmeta, 4 tasks at a time": (Ours, {"task_chunk": 4}, True, "scratchmeta"),
         "scratchmeta, 32 tasks at once": (Ours, {"task_chunk": 32}, True, "scratchmeta"),
         "scratchmeta, kernels off": (Ours, {"kernels": False}, True, "scratchmeta"),
+        "torch eager": (TorchMAML, {}, False, "torch"),
         "learn2learn": (Learn2Learn, {}, False, "learn2learn"),
         "learn2learn, kept": (Learn2Learn, {}, True, "learn2learn"),
     },

@@ -8,12 +8,13 @@ the same run. "memory" is how far the arrays of one call, beside its inputs, go 
 OpenBLAS chooses its kernels when NumPy is imported: set OPENBLAS_CORETYPE to compare them. torch
 computes in float32 throughout: TF32 is off.
 
-    python benchmarks/kernels.py [--only WORD] [--backend cupy] [--write FILE.md]
+    python benchmarks/kernels.py [--only WORD] [--backend cupy] [--write FILE.md] [--little]
 """
 
 import importlib.util
 import math
 import os
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from scratchmeta import backend, ops
 from scratchmeta.core import Tensor, pull_back, raw
 from scratchmeta.kernels import attention, conv, lstm, norm_pool, pairwise
 
-STEPS, BATCH, INPUTS, HIDDEN = 50, 16, 64, 200
+STEPS, INPUTS = 50, 64
 REFERENCE_BYTES = {"numpy": 2**30, "cupy": 2**33}  # no reference that makes a larger array
 
 
@@ -143,13 +144,13 @@ def cosine_attention(lead, queries, keys, d):
     )
 
 
-def sequence(steps):
+def sequence(steps, batch=16, hidden=200):
     """LSTM cells one after another, the products with the whole input hoisted out of the loop."""
-    xs, h0, c0 = normal(steps, BATCH, INPUTS), normal(BATCH, HIDDEN), normal(BATCH, HIDDEN) / 2
+    xs, h0, c0 = normal(steps, batch, INPUTS), normal(batch, hidden), normal(batch, hidden) / 2
     xp = backend.xp(xs)
-    w_x = normal(INPUTS, 4 * HIDDEN) / 8
-    w_h = xp.ascontiguousarray(normal(HIDDEN, 4 * HIDDEN)[::-1] / 14)
-    b, g = xp.zeros(4 * HIDDEN, np.float32), xp.ones((BATCH, HIDDEN), np.float32)
+    w_x = normal(INPUTS, 4 * hidden) / 8
+    w_h = xp.ascontiguousarray(normal(hidden, 4 * hidden)[::-1] / 14)
+    b, g = xp.zeros(4 * hidden, np.float32), xp.ones((batch, hidden), np.float32)
 
     def forward_states():
         h, c, kept = h0, c0, []
@@ -169,7 +170,7 @@ def sequence(steps):
         gz = xp.concatenate(gzs[::-1])
         hs = xp.concatenate([h for h, *_ in kept])
         gw_x = xs.reshape(-1, INPUTS).T @ gz
-        return gz.reshape(steps, BATCH, -1) @ w_x.T, gh, gc, gw_x, hs.T @ gz, gz.sum(axis=0)
+        return gz.reshape(steps, batch, -1) @ w_x.T, gh, gc, gw_x, hs.T @ gz, gz.sum(axis=0)
 
     def plain(xs, h, c, w_x, w_h, b):
         for t in range(steps):
@@ -177,7 +178,7 @@ def sequence(steps):
         return h, c
 
     def rival(torch, tensor):
-        cell = torch.nn.LSTMCell(INPUTS, HIDDEN).to(tensor(xs).device)
+        cell = torch.nn.LSTMCell(INPUTS, hidden).to(tensor(xs).device)
         with torch.no_grad():
             cell.weight_ih.copy_(tensor(w_x).T)
             cell.weight_hh.copy_(tensor(w_h).T)
@@ -198,13 +199,13 @@ def sequence(steps):
             inputs = leaves((tx, th, tc))
             wanted = [*inputs, cell.weight_ih, cell.weight_hh, cell.bias_ih]
             gradients = torch.autograd.grad(run(*inputs), wanted, [tg, tg])
-            return [a.T if a.shape[0] == 4 * HIDDEN and a.ndim == 2 else a for a in gradients]
+            return [a.T if a.shape[0] == 4 * hidden and a.ndim == 2 else a for a in gradients]
 
         return without_gradient, with_gradient, lambda: (*without_gradient(), *with_gradient())
 
     inputs = xs, h0, c0, w_x, w_h, b
-    weights, rows = 4 * HIDDEN * (INPUTS + HIDDEN), steps * BATCH
-    moved = weights + rows * (INPUTS + 6 * HIDDEN)
+    weights, rows = 4 * hidden * (INPUTS + hidden), steps * batch
+    moved = weights + rows * (INPUTS + 6 * hidden)
     return Subject(
         lambda: forward_states()[:2],
         both,
@@ -327,8 +328,21 @@ SUBJECTS = {
 }
 
 
+# For tests and rehearsals: what these measure means nothing.
+LITTLE = {
+    "L1": lambda: distances("cityblock", 5, 3, 4),
+    "squared L2": lambda: distances("sqeuclidean", 5, 3, 4),
+    "attention": lambda: cosine_attention((2,), 5, 3, 4),
+    "LSTM": lambda: sequence(2, batch=2, hidden=8),
+    "first conv": lambda: convolution(2, 4, 1, 8),
+    "conv": lambda: convolution(2, 4, 8, 8),
+    "norm": lambda: norm_relu_pool(2, 4, 3),
+}
+
+
 def ceilings(options, n=2**26, side=4096):
     """(numbers copied, multiply-adds) in a second: a large copy, a large product."""
+    n, side = (64, 8) if options.little else (n, side)
     xp = backend.xp(normal(1))
     x, a = xp.ones(n, np.float32), xp.ones((side, side), np.float32)
     y, b = xp.empty_like(x), xp.empty_like(a)
@@ -435,21 +449,33 @@ def markdown(head: dict, rows: list[list]) -> str:
     return f"{', '.join(f'{k} {v}' for k, v in head.items())}\n\n{table}\n"
 
 
-def main(argv=None) -> None:
-    """Agreement first, then the times."""
+def main(argv=None, until=math.inf) -> list[list]:
+    """Agreement first, then the times; returns the rows. Subjects that would begin after `until`,
+    by time.monotonic(), are named and not run.
+
+    Raises AssertionError, after everything else, where contestants disagree: those have no row.
+    """
 
     def more(parser):
         parser.add_argument("--backend", choices=backend.NAMES, default=backend.current())
         parser.add_argument("--only", default="", help="subjects with this in their names")
         parser.add_argument("--write", type=Path, help="a Markdown file for the table")
+        parser.add_argument("--little", action="store_true", help="at sizes for a test")
 
     options = arguments(__doc__, more, argv)
     with backend.use(options.backend):
         torch, tensor = rivals()
-        ceiling, rows = ceilings(options), []
-        for name, prepare in SUBJECTS.items():
-            if options.only in name:
+        ceiling, rows, wrong = ceilings(options), [], []
+        for name, prepare in (LITTLE if options.little else SUBJECTS).items():
+            if options.only not in name:
+                continue
+            if time.monotonic() > until:
+                print(f"{name}: not run in the time")
+                continue
+            try:
                 rows += measure(name, prepare(), torch, tensor, ceiling, options)
+            except AssertionError as error:
+                wrong.append(str(error))
         head = header(options, "numba", "torch")
         head["OPENBLAS_CORETYPE"] = os.environ.get("OPENBLAS_CORETYPE", "default")
         head["copy GB/s"], head["product GFLOP/s"] = (
@@ -461,6 +487,9 @@ def main(argv=None) -> None:
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         options.write.write_text(f"# Kernels\n\n{markdown(head, rows)}", encoding="utf-8")
+    if wrong:
+        raise AssertionError("; ".join(wrong))
+    return rows
 
 
 if __name__ == "__main__":

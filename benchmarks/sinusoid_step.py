@@ -45,12 +45,14 @@ class Ours:
 class TorchContestant:
     """What the torch contestants share: episodes and parameters as torch tensors, Adam."""
 
-    def __init__(self, params, episodes):
+    def __init__(self, params, episodes, device="cpu"):
         import torch
 
         self.torch = torch
-        self.episodes = [torch.tensor(a) for a in episodes]
-        self.leaves = [torch.tensor(a, requires_grad=True) for a in tree.flatten(params)[0]]
+        self.episodes = [torch.tensor(a, device=device) for a in episodes]
+        self.leaves = [
+            torch.tensor(a, device=device, requires_grad=True) for a in tree.flatten(params)[0]
+        ]
         self.adam = torch.optim.Adam(self.leaves, META_LR, fused=True)
 
     def backward(self):
@@ -59,7 +61,7 @@ class TorchContestant:
     def meta_gradient(self):
         self.adam.zero_grad()
         self.backward()
-        return [p.grad.numpy() for p in self.leaves]
+        return [p.grad.cpu().numpy() for p in self.leaves]
 
     def step(self):
         self.adam.zero_grad()

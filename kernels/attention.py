@@ -42,6 +42,8 @@ _FEW_QUERIES, _LITTLE_WORK = 16, 1 << 17
 _QUERIES = 64 if WIDE else 48  # in a tile: as many as `product` has in its largest tiles
 _KEYS = 64  # in a tile, a multiple of ROWS
 _GROUP = 4  # tiles of keys that pass over the queries together, in the second-level cache
+_CUDA_WARPS = 4  # of a block that puts parts together, a row each
+_CUDA_BLOCKS = 512  # about, into which work is cut: some for every multiprocessor
 _CUDA_TILE = 64  # queries, keys and features in a tile of the CUDA kernels, for 16 x 16 threads
 
 
@@ -247,28 +249,44 @@ def _attention_backward_cpu(g, q, k, v, out, lse):
 def _attention_cuda(q, k, v, cosine):
     k = unit(k)[0] if cosine else k
     (b, queries, d), (_, n, depth) = q.shape, v.shape
-    xp = module_of(q)
-    out, lse = xp.empty((b, queries, depth), q.dtype), xp.empty((b, queries), q.dtype)
+    tiles = b * _tiles(queries) * max(1, _tiles(depth))
+    parts, empty = _cuda_parts(tiles, n), module_of(q).empty
+    outs, lses = empty((b, parts, queries, depth), q.dtype), empty((b, parts, queries), q.dtype)
+    if lses.size:
+        launch, sizes = _cuda("attention", q.dtype), (queries, n, d, depth, parts)
+        launch((tiles * parts,), (16, 16), (q, k, v, outs, lses, *sizes))
+    if parts == 1:
+        return outs[:, 0], lses[:, 0]
+    out, lse = empty((b, queries, depth), q.dtype), empty((b, queries), q.dtype)
     if lse.size:
-        tiles = b * _tiles(queries) * max(1, _tiles(depth))
-        _cuda("attention", q.dtype)((tiles,), (16, 16), (q, k, v, out, lse, queries, n, d, depth))
+        grid = (-(-lse.size // _CUDA_WARPS),)
+        sizes = lse.size, queries, depth, parts
+        _cuda("combine", q.dtype)(grid, (32, _CUDA_WARPS), (outs, lses, out, lse, *sizes))
     return out, lse
 
 
 def _attention_backward_cuda(g, q, k, v, out, lse):
     (b, queries, d), (_, n, depth) = q.shape, v.shape
-    xp = module_of(q)
-    gq, gk, gv = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
     delta = (g * out).sum(axis=-1)
-    sizes = queries, n, d, depth
+    arrays, sizes, empty = (g, q, k, v, delta, lse), (queries, n, d, depth), module_of(q).empty
+    tiles = b * _tiles(queries) * _tiles(d)
+    parts = _cuda_parts(tiles, n)
+    gq = empty((b, parts, queries, d), q.dtype)
     if gq.size:
         launch = _cuda("attention_backward_queries", q.dtype)
-        launch((b * _tiles(queries) * _tiles(d),), (16, 16), (g, q, k, v, delta, lse, gq, *sizes))
+        launch((tiles * parts,), (16, 16), (*arrays, gq, *sizes, parts))
+    tiles = b * _tiles(n) * _tiles(max(d, depth))
+    parts = _cuda_parts(tiles, queries)
+    gk, gv = empty((b, parts, n, d), k.dtype), empty((b, parts, n, depth), v.dtype)
     if gk.size or gv.size:
         launch = _cuda("attention_backward_keys", q.dtype)
-        tiles = b * _tiles(n) * _tiles(max(d, depth))
-        launch((tiles,), (16, 16), (g, q, k, v, delta, lse, gk, gv, *sizes))
-    return gq, gk, gv
+        launch((tiles * parts,), (16, 16), (*arrays, gk, gv, *sizes, parts))
+    return [x[:, 0] if x.shape[1] == 1 else x.sum(axis=1) for x in (gq, gk, gv)]
+
+
+def _cuda_parts(blocks, others):
+    """Into how many parts the `others` rows are cut that each of so many blocks passes over."""
+    return max(1, min(_tiles(others), _CUDA_BLOCKS // max(1, blocks)))
 
 
 def _tiles(size):
@@ -303,6 +321,11 @@ def _column_of(name, query, keys, values, scale, score):
     )
 
 
+def _times(x, column):
+    """x times the scale; a scale of 1 makes no copy."""
+    return x if isinstance(column, (int, float)) and column == 1 else x * column
+
+
 def attention(query, keys, values, scale=1.0, score="cosine"):
     """(out, logsumexp): out (B.., Q, V) = softmax(scale · score(query, keys)) values.
 
@@ -312,7 +335,7 @@ def attention(query, keys, values, scale=1.0, score="cosine"):
     column = _column_of("attention", query, keys, values, scale, score)
     cosine = score == "cosine"
     q = unit(query)[0] if cosine else query
-    q, k, v = dense("attention", q * column, keys, values)
+    q, k, v = dense("attention", _times(q, column), keys, values)
     compute = _attention_cpu if isinstance(q, np.ndarray) else _attention_cuda
     out, lse = compute(_flat(q), _flat(k), _flat(v), cosine)
     return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
@@ -321,24 +344,24 @@ def attention(query, keys, values, scale=1.0, score="cosine"):
 def attention_backward(g, query, keys, values, out, logsumexp, scale=1.0, score="cosine"):
     """(gquery, gkeys, gvalues, gscale) for the cotangent g (B.., Q, V) of out.
 
-    gscale has the shape of scale.
+    gscale has the shape of scale; a number has none.
     """
     column = _column_of("attention_backward", query, keys, values, scale, score)
     if g.shape != (*query.shape[:-1], values.shape[-1]):
         raise ValueError(f"attention_backward: wanted g {out.shape}, got {g.shape}")
     cosine = score == "cosine"
     (q, rq), (k, rk) = (unit(query), unit(keys)) if cosine else ((query, None), (keys, None))
-    arrays = dense("attention_backward", g, q * column, k, values, out)
+    arrays = dense("attention_backward", g, _times(q, column), k, values, out)
     compute = _attention_backward_cpu if isinstance(q, np.ndarray) else _attention_backward_cuda
     (lse,) = dense("attention_backward", logsumexp)
     gq, gk, gv = compute(*(_flat(x) for x in arrays), _flat(lse, 1))
     gq, gk, gv = gq.reshape(q.shape), gk.reshape(k.shape), gv.reshape(values.shape)
-    gscale = (gq * q).sum(axis=-1)
-    if isinstance(scale, (int, float)) or scale.ndim == 0:
-        gscale = gscale.sum()
-    elif scale.shape != gscale.shape:
-        gscale = gscale.sum(axis=-1)
-    gq = gq * column
+    gscale = None
+    if not isinstance(scale, (int, float)):
+        gscale = (gq * q).sum(axis=-1)
+        if scale.shape != gscale.shape:
+            gscale = gscale.sum() if scale.ndim == 0 else gscale.sum(axis=-1)
+    gq = _times(gq, column)
     if cosine:
         gq, gk = unit_backward(gq, q, rq), unit_backward(gk, k, rk)
     return gq, gk, gv, gscale

@@ -29,7 +29,26 @@ struct Sizes {
 #define SIZES \
     int N, int H, int W, int C, int kh, int kw, int F, int stride, int top, int left, int OH, int OW
 
-// --- factors: fill(k0, to) puts rows k0 ... k0 + CHUNK - 1 of a tile, [k][row or column], into shared memory --
+// A number written in mixed radix, counted up by a fixed step without a division:
+// number = (high * middles + middle) * lows + low.
+struct Counter {
+    int lows, middles, low, middle, high, step_low, step_middle, step_high;
+    __device__ Counter(int number, int step, int radix0, int radix1)
+        : lows(radix0 > 0 ? radix0 : 1), middles(radix1 > 0 ? radix1 : 1) {  // 0 where nothing is counted
+        low = number % lows, middle = number / lows % middles, high = number / lows / middles;
+        step_low = step % lows, step_middle = step / lows % middles, step_high = step / lows / middles;
+    }
+    __device__ void count() {
+        low += step_low;
+        const int carry = low >= lows;
+        low -= carry * lows, middle += step_middle + carry;
+        const int next = middle >= middles;
+        middle -= next * middles, high += step_high + next;
+    }
+};
+
+// --- factors: fill(k0, to) puts rows k0 ... k0 + CHUNK - 1 of a tile, [k][row or column], into shared memory;
+// where a thread keeps count, k0 is one CHUNK further at each call
 
 template <class T> using Chunk = T[CHUNK][TILE + 4];
 
@@ -54,41 +73,45 @@ template <class T> __device__ T pixel(const T* x, const Sizes& s, int n, int h, 
 template <class T> struct Windows {
     const T* x;
     const Sizes& s;
+    Counter k;  // of the thread's depth: channel, column and row of the filter
     int n[EACH], h[EACH], w[EACH];  // the image and the upper left corner of the thread's windows
-    __device__ Windows(const T* x, const Sizes& s, int p0) : x(x), s(s) {
+    __device__ Windows(const T* x, const Sizes& s, int p0)
+        : x(x), s(s), k(thread_in_block() % CHUNK, CHUNK, s.C, s.kw) {
         for (int i = 0; i < EACH; i++) {
             const int p = p0 + thread_in_block() / CHUNK + SIDE * i, window = p % s.windows();
             n[i] = p < s.N * s.windows() ? p / s.windows() : -1;
             h[i] = window / s.OW * s.stride - s.top, w[i] = window % s.OW * s.stride - s.left;
         }
     }
-    __device__ void fill(int k0, Chunk<T>& to) const {
-        const int lane = thread_in_block() % CHUNK, k = k0 + lane;
-        const int c = k % s.C, a = k / s.C / s.kw, b = k / s.C % s.kw;
+    __device__ void fill(int, Chunk<T>& to) {
         for (int i = 0; i < EACH; i++)
-            to[lane][thread_in_block() / CHUNK + SIDE * i] =
-                n[i] >= 0 && k < s.depth() ? pixel(x, s, n[i], h[i] + a, w[i] + b, c) : T(0);
+            to[thread_in_block() % CHUNK][thread_in_block() / CHUNK + SIDE * i] =
+                n[i] >= 0 && k.high < s.kh ? pixel(x, s, n[i], h[i] + k.high, w[i] + k.middle, k.low) : T(0);
+        k.count();
     }
 };
 
-// The columns (windows, depth), from depth k0 on; neighbouring threads have neighbouring depths.
+// The columns (windows, depth), from depth k0 and window `first` on; neighbouring threads have neighbouring
+// depths.
 template <class T> struct Columns {
     const T* x;
     const Sizes& s;
     int last;  // windows from `last` on are not taken
     int a, b, c;
     bool inside;
-    __device__ Columns(const T* x, const Sizes& s, int k0, int last) : x(x), s(s), last(last) {
+    Counter p;  // of the thread's window: column, row and image
+    __device__ Columns(const T* x, const Sizes& s, int k0, int first, int last)
+        : x(x), s(s), last(last), p(first + thread_in_block() / TILE, THREADS / TILE, s.OW, s.OH) {
         const int k = k0 + thread_in_block() % TILE;
         inside = k < s.depth();
         c = k % s.C, a = k / s.C / s.kw, b = k / s.C % s.kw;
     }
-    __device__ void fill(int p0, Chunk<T>& to) const {
+    __device__ void fill(int p0, Chunk<T>& to) {
         for (int i = thread_in_block() / TILE; i < CHUNK; i += THREADS / TILE) {
-            const int p = p0 + i, n = p / s.windows(), window = p - n * s.windows(), h = window / s.OW;
-            const int w = window - h * s.OW;
             to[i][thread_in_block() % TILE] =
-                inside && p < last ? pixel(x, s, n, h * s.stride - s.top + a, w * s.stride - s.left + b, c) : T(0);
+                inside && p0 + i < last
+                    ? pixel(x, s, p.high, p.middle * s.stride - s.top + a, p.low * s.stride - s.left + b, c) : T(0);
+            p.count();
         }
     }
 };
@@ -98,8 +121,10 @@ template <class T> struct Columns {
 template <class T> struct Reaching {
     const T* gy;
     const Sizes& s;
+    Counter k;  // of filter, column and row of the filter
     int n[EACH], h[EACH], w[EACH];
-    __device__ Reaching(const T* gy, const Sizes& s, int q0) : gy(gy), s(s) {
+    __device__ Reaching(const T* gy, const Sizes& s, int q0)
+        : gy(gy), s(s), k(thread_in_block() % CHUNK, CHUNK, s.F, s.kw) {
         for (int i = 0; i < EACH; i++) {
             const int q = q0 + thread_in_block() / CHUNK + SIDE * i, place = q % s.pixels();
             n[i] = q < s.N * s.pixels() ? q / s.pixels() : -1;
@@ -111,15 +136,14 @@ template <class T> struct Reaching {
         const int index = s.stride == 1 ? offset : offset % s.stride ? -1 : offset / s.stride;
         return index < size ? index : -1;
     }
-    __device__ void fill(int k0, Chunk<T>& to) const {
-        const int lane = thread_in_block() % CHUNK, k = k0 + lane;
-        const int f = k % s.F, a = k / s.F / s.kw, b = k / s.F % s.kw;
+    __device__ void fill(int, Chunk<T>& to) {
         for (int i = 0; i < EACH; i++) {
-            const int oh = window(h[i] - a, s.OH), ow = window(w[i] - b, s.OW);
-            const bool inside = n[i] >= 0 && a < s.kh && oh >= 0 && ow >= 0;
-            to[lane][thread_in_block() / CHUNK + SIDE * i] =
-                inside ? gy[((long long)n[i] * s.windows() + oh * s.OW + ow) * s.F + f] : T(0);
+            const int oh = window(h[i] - k.high, s.OH), ow = window(w[i] - k.middle, s.OW);
+            const bool inside = n[i] >= 0 && k.high < s.kh && oh >= 0 && ow >= 0;
+            to[thread_in_block() % CHUNK][thread_in_block() / CHUNK + SIDE * i] =
+                inside ? gy[((long long)n[i] * s.windows() + oh * s.OW + ow) * s.F + k.low] : T(0);
         }
+        k.count();
     }
 };
 
@@ -128,11 +152,14 @@ template <class T> struct Transposed {
     const T* weight;
     const Sizes& s;
     int c0;
-    __device__ void fill(int k0, Chunk<T>& to) const {
-        const int lane = thread_in_block() % CHUNK, k = k0 + lane, f = k % s.F, offset = k / s.F;
+    Counter k;  // of filter, and offset in the filter
+    __device__ Transposed(const T* weight, const Sizes& s, int c0)
+        : weight(weight), s(s), c0(c0), k(thread_in_block() % CHUNK, CHUNK, s.F, s.kh * s.kw) {}
+    __device__ void fill(int, Chunk<T>& to) {
         for (int c = thread_in_block() / CHUNK; c < TILE; c += SIDE)
-            to[lane][c] = offset < s.kh * s.kw && c0 + c < s.C
-                              ? weight[((long long)offset * s.C + c0 + c) * s.F + f] : T(0);
+            to[thread_in_block() % CHUNK][c] = k.high == 0 && c0 + c < s.C
+                              ? weight[((long long)k.middle * s.C + c0 + c) * s.F + k.low] : T(0);
+        k.count();
     }
 };
 
@@ -140,7 +167,7 @@ template <class T> struct Transposed {
 
 // out (rows, columns) = sum over k of a[k][row] b[k][column], k from `first` to `last`, at tile (r0, c0)
 template <class T, class A, class B>
-__device__ void product(const A& a, const B& b, int first, int last, T* out, int r0, int rows, int c0, int columns) {
+__device__ void product(A& a, B& b, int first, int last, T* out, int r0, int rows, int c0, int columns) {
     alignas(16) __shared__ Chunk<T> as, bs;
     T sum[EACH][EACH] = {};
     for (int k0 = first; k0 < last; k0 += CHUNK) {
@@ -168,8 +195,8 @@ conv2d(const T* x, const T* w, T* y, long long bank, SIZES) {
     const int rows = N * s.windows(), tiles = tiles_of(rows) * tiles_of(F), tile = blockIdx.x % tiles;
     const long long task = blockIdx.x / tiles;
     const int r0 = tile / tiles_of(F) * TILE, c0 = tile % tiles_of(F) * TILE;
-    const Windows<T> windows(x + task * N * s.pixels() * C, s, r0);
-    const Matrix<T> filters{w + task * bank, c0, F, s.depth()};
+    Windows<T> windows(x + task * N * s.pixels() * C, s, r0);
+    Matrix<T> filters{w + task * bank, c0, F, s.depth()};
     product(windows, filters, 0, s.depth(), y + task * rows * F, r0, rows, c0, F);
 }
 
@@ -181,8 +208,8 @@ conv2d_input(const T* gy, const T* w, T* gx, long long bank, SIZES) {
     const int rows = N * s.pixels(), tiles = tiles_of(rows) * tiles_of(C), tile = blockIdx.x % tiles;
     const long long task = blockIdx.x / tiles;
     const int r0 = tile / tiles_of(C) * TILE, c0 = tile % tiles_of(C) * TILE;
-    const Reaching<T> reaching(gy + task * N * s.windows() * F, s, r0);
-    const Transposed<T> filters{w + task * bank, s, c0};
+    Reaching<T> reaching(gy + task * N * s.windows() * F, s, r0);
+    Transposed<T> filters(w + task * bank, s, c0);
     product(reaching, filters, 0, kh * kw * F, gx + task * rows * C, r0, rows, c0, C);
 }
 
@@ -195,7 +222,7 @@ conv2d_weight(const T* x, const T* gy, T* gw, long long parts, SIZES) {
     const long long task = blockIdx.x / tiles / parts, part = blockIdx.x / tiles % parts, windows = N * s.windows();
     const int first = (int)(windows * part / parts), last = (int)(windows * (part + 1) / parts);
     const int r0 = tile / tiles_of(F) * TILE, c0 = tile % tiles_of(F) * TILE;
-    const Columns<T> columns(x + task * N * s.pixels() * C, s, r0, last);
-    const Matrix<T> gys{gy + task * windows * F, c0, F, last};
+    Columns<T> columns(x + task * N * s.pixels() * C, s, r0, first, last);
+    Matrix<T> gys{gy + task * windows * F, c0, F, last};
     product(columns, gys, first, last, gw + (task * parts + part) * s.depth() * F, r0, s.depth(), c0, F);
 }

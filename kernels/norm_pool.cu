@@ -6,7 +6,8 @@
 // gz is g where `at` names the entry, else 0. Neighbouring threads have neighbouring channels.
 //
 // Sums over a group are made in two stages, without atomics: a block of 32 channels x ROWS pixels adds
-// up PIXELS pixels, each thread 64 of them in T, then all in double; the host adds the blocks' parts.
+// up PIXELS pixels, each thread 64 of them in T, then all in double; `finish_...` adds the blocks' parts
+// and makes the coefficients of the pass that follows.
 
 constexpr int CHANNELS = 32, ROWS = 8, PIXELS = 64 * ROWS;
 
@@ -39,18 +40,95 @@ __device__ void add_up(const T (&sums)[K], double* parts, Place at, long long C)
     }
 }
 
-// Sums of x - shift and (x - shift)^2
+// Sums of x - x0 and (x - x0)^2, x0 the first pixel of the group
 template <class T>
-__global__ void moments(const T* x, const T* shift, double* parts, long long N, long long H, long long W, long long C) {
+__global__ void moments(const T* x, double* parts, long long N, long long H, long long W, long long C) {
     const Place at = place(N * H * W, C);
     T sums[2] = {};
-    if (at.c < C)
+    if (at.c < C) {
+        x += at.s * N * H * W * C + at.c;
+        const T shift = x[0];
+#pragma unroll 8
         for (long long p = at.first; p < at.last; p += ROWS) {
-            const T d = x[(at.s * N * H * W + p) * C + at.c] - shift[at.s * C + at.c];
+            const T d = x[p * C] - shift;
             sums[0] += d;
             sums[1] += d * d;
         }
+    }
     add_up(sums, parts, at, C);
+}
+
+// --- from the parts of the sums to what is done with them: a block has 32 channels of a group -----------------
+
+constexpr int FINISH_ROWS = 16;
+
+// The channel of this thread in a tensor (S, C); C is its number of channels.
+__device__ long long group(long long C) { return blockIdx.x / ((C + CHANNELS - 1) / CHANNELS); }
+__device__ long long channel(long long C) {
+    return blockIdx.x % ((C + CHANNELS - 1) / CHANNELS) * CHANNELS + threadIdx.x;
+}
+
+// Means over the group's pixels of what parts (S chunks, K, C) hold, for the threads of row 0
+template <int K>
+__device__ void add_parts(const double* parts, long long chunks, double pixels, long long C, double (&means)[K]) {
+    __shared__ double rows[FINISH_ROWS][CHANNELS];
+    for (int k = 0; k < K; k++) {
+        double sum = 0;
+        if (channel(C) < C)
+            for (long long chunk = threadIdx.y; chunk < chunks; chunk += FINISH_ROWS)
+                sum += parts[((group(C) * chunks + chunk) * K + k) * C + channel(C)];
+        rows[threadIdx.y][threadIdx.x] = sum;
+        __syncthreads();
+        means[k] = 0;
+        for (int row = 0; row < FINISH_ROWS; row++) means[k] += rows[row][threadIdx.x];
+        means[k] /= pixels;
+        __syncthreads();
+    }
+}
+
+// mu, r = 1 / sqrt(variance + eps) and the slope s r, all (S, C)
+template <class T>
+__global__ void finish_moments(const double* parts, const T* x, const T* scale, double eps, T* mean, double* r,
+                               T* slope, long long chunks, long long pixels, long long C) {
+    double means[2];
+    add_parts(parts, chunks, pixels, C, means);
+    if (threadIdx.y > 0 || channel(C) >= C) return;
+    const long long i = group(C) * C + channel(C);
+    const double variance = means[1] - means[0] * means[0];
+    mean[i] = (T)(x[group(C) * pixels * C + channel(C)] + means[0]);
+    r[i] = 1 / sqrt((variance < 0 ? 0 : variance) + eps);
+    slope[i] = (T)(scale[i] * r[i]);
+}
+
+// a, b, d of `backward`, and the gradients of scale and offset
+template <class T>
+__global__ void finish_backward(const double* parts, const double* r, const T* scale, T* a, T* b, T* d, T* gscale,
+                                T* goffset, long long chunks, long long pixels, long long C) {
+    double means[2];
+    add_parts(parts, chunks, pixels, C, means);
+    if (threadIdx.y > 0 || channel(C) >= C) return;
+    const long long i = group(C) * C + channel(C);
+    const double eg = means[0], egx = r[i] * means[1], slope = scale[i] * r[i];
+    a[i] = (T)slope, b[i] = (T)(slope * eg), d[i] = (T)(slope * r[i] * egx);
+    gscale[i] = (T)(pixels * egx), goffset[i] = (T)(pixels * eg);
+}
+
+// p, q, e, a, b, d of `double_backward`, and what reaches the scale; letters as in norm_pool.py
+template <class T>
+__global__ void finish_double_backward(const double* parts, const double* uparts, const double* r, const T* scale,
+                                       const T* uscale, const T* uoffset, T* p, T* q, T* e, T* a, T* b, T* d,
+                                       T* gscale, long long chunks, long long uchunks, long long pixels, long long C) {
+    double of_g[2], of_u[3];
+    add_parts(parts, chunks, pixels, C, of_g);
+    add_parts(uparts, uchunks, pixels, C, of_u);
+    if (threadIdx.y > 0 || channel(C) >= C) return;
+    const long long i = group(C) * C + channel(C);
+    const double eg = of_g[0], egx = r[i] * of_g[1], eu = of_u[0], eux = r[i] * of_u[1];
+    const double k = of_u[2] - eu * eg - eux * egx, us = uscale[i], slope = scale[i] * r[i];
+    const double eh = us * eg - slope * (eu * egx + eg * eux), ehx = us * egx - 2 * slope * eux * egx;
+    p[i] = (T)slope, q[i] = (T)(us * r[i] - slope * r[i] * eux), e[i] = (T)(uoffset[i] - slope * eu);
+    a[i] = (T)(-slope * r[i] * egx), b[i] = (T)(r[i] * eh), d[i] = (T)(r[i] * r[i] * (ehx + slope * k));
+    gscale[i] = (T)(pixels * r[i] * k);
 }
 
 // Of output pixel p of group s, channel c: the entry of x that is its maximum, as an index
@@ -69,6 +147,7 @@ __global__ void backward_sums(const T* x, const T* g, const signed char* which, 
     const Place at = place(pixels, C);
     T sums[2] = {};
     if (at.c < C)
+#pragma unroll 4
         for (long long p = at.first; p < at.last; p += ROWS) {
             const long long i = (at.s * pixels + p) * C + at.c;
             const int k = which[i];

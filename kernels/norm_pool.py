@@ -183,6 +183,7 @@ _KERNELS = {
 
 _cuda = CudaSource(Path(__file__).with_suffix(".cu"))
 _CUDA_CHANNELS, _CUDA_ROWS, _CUDA_PIXELS = 32, 8, 512  # of a block that adds up
+_CUDA_FINISH_ROWS = 16  # of a block that adds up what those have
 _CUDA_THREADS = 256  # of a block that has a row of pixels
 
 
@@ -196,25 +197,94 @@ def _groups(a, dtype=np.float64):
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).astype(dtype)
 
 
-def _means(name, shape, pixels, sums, *arrays):
-    """The sums that the kernel `name` makes, over the numbers of a group: (sums, S, C).
-
-    `pixels` is the number of places in a group that it adds up.
-    """
+def _means(name, shape, sums, *arrays):
+    """What Numba's kernel `name` adds up, over the numbers of a group: (sums, S, C)."""
     *lead, n, h, w, c = shape
     groups = math.prod(lead)
-    if isinstance(arrays[0], np.ndarray):
-        parts = np.zeros((groups * n, sums, c))
-        run(_KERNELS[name], math.prod(shape), groups * n, *arrays, parts)
-    else:
-        chunks = -(-pixels // _CUDA_PIXELS)
-        parts = module_of(arrays[0]).zeros((groups * chunks, sums, c), np.float64)
-        if parts.size:
-            grid = (groups * chunks * -(-c // _CUDA_CHANNELS),)
-            launch = _cuda(name, arrays[0].dtype)
-            launch(grid, (_CUDA_CHANNELS, _CUDA_ROWS), (*arrays, parts, n, h, w, c))
-    parts = parts.reshape(groups, len(parts) // groups, sums, c)
-    return parts.sum(axis=1).swapaxes(0, 1) / (n * h * w)
+    parts = np.zeros((groups * n, sums, c))
+    run(_KERNELS[name], math.prod(shape), groups * n, *arrays, parts)
+    return parts.reshape(groups, n, sums, c).sum(axis=1).swapaxes(0, 1) / (n * h * w)
+
+
+def _parts(name, shape, pixels, sums, *arrays):
+    """(parts, chunks): what CUDA's kernel `name` adds up of `pixels` places in every group, in
+    chunks of them: (S chunks, sums, C)."""
+    *lead, n, h, w, c = shape
+    chunks = -(-pixels // _CUDA_PIXELS)
+    parts = module_of(arrays[0]).empty((math.prod(lead) * chunks, sums, c), np.float64)
+    if parts.size:
+        grid = (math.prod(lead) * chunks * -(-c // _CUDA_CHANNELS),)
+        launch = _cuda(name, arrays[0].dtype)
+        launch(grid, (_CUDA_CHANNELS, _CUDA_ROWS), (*arrays, parts, n, h, w, c))
+    return parts, chunks
+
+
+def _finish(name, dtype, groups, channels, *arguments):
+    """CUDA's kernel `name`, which makes coefficients (S, C) of the parts of sums."""
+    grid = (groups * -(-channels // _CUDA_CHANNELS),)
+    _cuda(name, dtype)(grid, (_CUDA_CHANNELS, _CUDA_FINISH_ROWS), (*arguments, channels))
+
+
+def _statistics(x, scale, eps):
+    """μ, r and s r of images x (S.., N, H, W, C), each (S, C), r in float64."""
+    *lead, n, h, w, c = x.shape
+    xp, groups, pixels = module_of(x), math.prod(lead), n * h * w
+    if xp is np:
+        # Shifted by one of the numbers, Σ d² and (Σ d)² / n lose at most a factor n if subtracted.
+        shift = x.reshape(groups, pixels, c)[:, 0].copy()
+        first, second = _means("moments", x.shape, 2, _images(x), shift)
+        r = 1 / np.sqrt(np.maximum(second - first * first, 0) + eps)
+        return (shift + first).astype(x.dtype), r, (_groups(scale) * r).astype(x.dtype)
+    mean, slope = (xp.empty((groups, c), x.dtype) for _ in range(2))
+    r = xp.empty((groups, c))
+    parts, chunks = _parts("moments", x.shape, pixels, 2, x)
+    given = parts, x, scale, float(eps), mean, r, slope, chunks, pixels
+    _finish("finish_moments", x.dtype, groups, c, *given)
+    return mean, r, slope
+
+
+def _backward_coefficients(x, g, which, mean, r, scale, size):
+    """a, b, d (S, C) in gx = a gz − b − d (x − μ), then the gradients of scale and offset."""
+    *lead, n, h, w, c = x.shape
+    groups, pixels = math.prod(lead), n * h * w
+    given = _images(x), _images(g), which, mean, np.int32(size)
+    if isinstance(x, np.ndarray):
+        eg, egx = _means("backward_sums", x.shape, 2, *given)
+        egx, slope = r * egx, _groups(scale) * r
+        # gx = s r gz − s r E[gz] − s r² E[gz x̂] (x − μ)
+        made = slope, slope * eg, slope * r * egx, pixels * egx, pixels * eg
+        return [a.astype(x.dtype) for a in made]
+    made = [module_of(x).empty((groups, c), x.dtype) for _ in range(5)]
+    parts, chunks = _parts("backward_sums", x.shape, math.prod(g.shape[-4:-1]), 2, *given)
+    _finish("finish_backward", x.dtype, groups, c, parts, r, scale, *made, chunks, pixels)
+    return made
+
+
+def _double_backward_coefficients(x, u, g, which, mean, r, scale, uscale, uoffset, size):
+    """p, q, e, a, b, d (S, C) in ug = p u + q (x − μ) + e and ux = a u + q gz − b − d (x − μ), then
+    what reaches the scale."""
+    *lead, n, h, w, c = x.shape
+    groups, pixels = math.prod(lead), n * h * w
+    images, given = _images(x), (_images(g), which, mean, np.int32(size))
+    if isinstance(x, np.ndarray):
+        s, us, uo = (_groups(p) for p in (scale, uscale, uoffset))
+        eg, egx = _means("backward_sums", x.shape, 2, images, *given)
+        eu, eux, eug = _means("double_backward_sums", x.shape, 3, images, _images(u), *given)
+        egx, eux = r * egx, r * eux
+        k = eug - eu * eg - eux * egx  # K / n
+        # h = us gz − s r (u E[gz x̂] + gz E[u x̂])
+        eh = us * eg - s * r * (eu * egx + eg * eux)
+        ehx = us * egx - 2 * s * r * eux * egx
+        q = us * r - s * r * r * eux
+        b, d = r * eh, r * r * (ehx + s * r * k)
+        made = s * r, q, uo - s * r * eu, -s * r * r * egx, b, d, pixels * r * k
+        return [a.astype(x.dtype) for a in made]
+    made = [module_of(x).empty((groups, c), x.dtype) for _ in range(7)]
+    parts, chunks = _parts("backward_sums", x.shape, math.prod(g.shape[-4:-1]), 2, images, *given)
+    uparts, uchunks = _parts("double_backward_sums", x.shape, pixels, 3, images, _images(u), *given)
+    given = parts, uparts, r, scale, uscale, uoffset, *made, chunks, uchunks, pixels
+    _finish("finish_double_backward", x.dtype, groups, c, *given)
+    return made
 
 
 def _elementwise(name, shape, rows, *arrays):
@@ -255,12 +325,8 @@ def norm_relu_pool(x, scale, offset, size, eps):
     at = xp.empty(y.shape, np.int8)
     if x.size == 0:
         return y, (xp.zeros((math.prod(lead), c)), xp.zeros((math.prod(lead), c)), at)
-    # Shifted by one of the numbers, Σ d² and (Σ d)² / n lose at most a factor n when subtracted.
-    shift = x.reshape(-1, n * h * w, c)[:, 0].copy()
-    first, second = _means("moments", x.shape, n * h * w, 2, _images(x), shift)
-    mean, variance = shift + first, xp.maximum(second - first * first, 0)
-    r = 1 / xp.sqrt(variance + eps)
-    parameters = (p.astype(x.dtype) for p in (mean, _groups(scale) * r, _groups(offset)))
+    mean, r, slope = _statistics(x, scale, eps)
+    parameters = mean, slope, offset.reshape(mean.shape)
     outputs = _images(y), _images(at)
     _elementwise("forward", x.shape, h // size, _images(x), *parameters, np.int32(size), *outputs)
     return y, (mean, r, at)
@@ -275,14 +341,10 @@ def norm_relu_pool_backward(g, kept, x, scale, size):
     gx = xp.empty_like(x)
     if x.size == 0:
         return gx, xp.zeros_like(scale), xp.zeros_like(scale)
-    s, (*_, n, h, w, _), pixels = _groups(scale), x.shape, math.prod(g.shape[-4:-1])
-    given = _images(x), _images(g), _images(at), mean.astype(x.dtype), np.int32(size)
-    eg, egx = _means("backward_sums", x.shape, pixels, 2, *given)
-    egx = r * egx
-    # gx = s r gz − s r E[gz] − s r² E[gz x̂] (x − μ)
-    coefficients = (k.astype(x.dtype) for k in (s * r, s * r * eg, s * r * r * egx))
-    _elementwise("backward", x.shape, h, *given, *coefficients, _images(gx))
-    return gx, *((n * h * w * e).astype(x.dtype).reshape(scale.shape) for e in (egx, eg))
+    *coefficients, gscale, goffset = _backward_coefficients(x, g, _images(at), mean, r, scale, size)
+    given = _images(x), _images(g), _images(at), mean, np.int32(size)
+    _elementwise("backward", x.shape, x.shape[-3], *given, *coefficients, _images(gx))
+    return gx, gscale.reshape(scale.shape), goffset.reshape(scale.shape)
 
 
 def norm_relu_pool_double_backward(u, uscale, uoffset, g, kept, x, scale, size):
@@ -293,23 +355,13 @@ def norm_relu_pool_double_backward(u, uscale, uoffset, g, kept, x, scale, size):
     u, uscale, uoffset, g, x, scale = dense(
         "norm_relu_pool_double_backward", u, uscale, uoffset, g, x, scale
     )
-    xp, (mean, r, at), (*_, n, h, w, _) = module_of(x), kept, x.shape
+    xp, (mean, r, at) = module_of(x), kept
     ux, ug = xp.empty_like(x), xp.zeros_like(g)
     if x.size == 0:
         return ug, ux, xp.zeros_like(scale)
-    s, us, uo = (_groups(p) for p in (scale, uscale, uoffset))
-    images, up = _images(x), _images(u)
-    given = _images(g), _images(at), mean.astype(x.dtype), np.int32(size)
-    eg, egx = _means("backward_sums", x.shape, math.prod(g.shape[-4:-1]), 2, images, *given)
-    eu, eux, eug = _means("double_backward_sums", x.shape, n * h * w, 3, images, up, *given)
-    egx, eux = r * egx, r * eux
-    k = eug - eu * eg - eux * egx  # K / n
-    # h = us gz − s r (u E[gz x̂] + gz E[u x̂])
-    eh = us * eg - s * r * (eu * egx + eg * eux)
-    ehx = us * egx - 2 * s * r * eux * egx
-    q = us * r - s * r * r * eux
-    coefficients = (s * r, q, uo - s * r * eu, -s * r * r * egx, r * eh, r * r * (ehx + s * r * k))
-    coefficients = (c.astype(x.dtype) for c in coefficients)
+    given = x, u, g, _images(at), mean, r, scale, uscale, uoffset, size
+    *coefficients, gscale = _double_backward_coefficients(*given)
+    given = _images(x), _images(u), _images(g), _images(at), mean, np.int32(size)
     outputs = _images(ug), _images(ux)
-    _elementwise("double_backward", x.shape, h, images, up, *given, *coefficients, *outputs)
-    return ug, ux, (n * h * w * r * k).astype(x.dtype).reshape(scale.shape)
+    _elementwise("double_backward", x.shape, x.shape[-3], *given, *coefficients, *outputs)
+    return ug, ux, gscale.reshape(scale.shape)

@@ -38,6 +38,7 @@ from .unit import unit, unit_backward
 
 _BLOCK = 64  # rows of x in a task
 _TILE = 64  # results along each side of a CUDA block of 16 x 16 threads
+_CUDA_BLOCKS = 512  # about, into which a gradient is cut: some for every multiprocessor
 
 
 @register_jitable(fastmath=FASTMATH)
@@ -128,18 +129,20 @@ def _weights(name, weight, x):
 def _distances(name, compiled, x, y, weight=None):
     b, n, m, d = _sizes(name, x, y)
     lead = x.shape[:-2]
-    x, y, w = dense(name, x, y, _weights(name, weight, x))
     if isinstance(x, np.ndarray):
+        x, y, w = dense(name, x, y, _weights(name, weight, x))
         # at least what a tile holds; past that, tiles may overlap
         x = padded(x.reshape(b, n, d), max(n, ROWS), d)
         yt = padded(y.reshape(b, m, d).swapaxes(1, 2), d, max(m, lanes(x.dtype)))
         out = np.empty((b, x.shape[1], yt.shape[2]), x.dtype)
         run(compiled, out.size * d, b * -(-x.shape[1] // _BLOCK), x, yt, w.reshape(b, d), out)
         return np.ascontiguousarray(out[:, :n, :m]).reshape(*lead, n, m)
-    out = module_of(x).empty((*lead, n, m), x.dtype)
+    arrays = dense(name, x, y, *(() if weight is None else (_weights(name, weight, x),)))
+    out = module_of(x).empty((*lead, n, m), arrays[0].dtype)
     if out.size:
+        launch = _cuda(name if weight is None else f"weighted_{name}", out.dtype)
         tiles = b * -(-n // _TILE) * -(-m // _TILE)
-        _cuda(name, x.dtype)((tiles,), (16, 16), (x, y, w, out, n, m, d))
+        launch((tiles,), (16, 16), (*arrays, out, n, m, d))
     return out
 
 
@@ -184,14 +187,16 @@ def _cityblock_gradients(g, x, y):
         if not np.isfinite(np.vdot(x, x) + np.vdot(y, y)):  # the cheapest sums that show it
             gx[_undefined(x, y)] = gy[_undefined(y, x)] = np.nan
         return gx, gy
-    gx, gy = module_of(x).empty_like(x), module_of(x).empty_like(y)
-    launch = _cuda("cityblock_backward", x.dtype)
+    launch, gradients = _cuda("cityblock_backward", x.dtype), []
     # sign is odd, so gy' is the gx' of the transposed problem
-    for gv, u, v, rows, others, steps in ((gx, x, y, n, m, (m, 1)), (gy, y, x, m, n, (1, m))):
+    for u, v, rows, others, steps in ((x, y, n, m, (m, 1)), (y, x, m, n, (1, m))):
+        tiles = b * -(-rows // _TILE) * -(-d // _TILE)
+        parts = max(1, min(-(-others // _TILE), _CUDA_BLOCKS // max(1, tiles)))
+        gv = module_of(x).empty((b, parts, rows, d), x.dtype)
         if gv.size:
-            tiles = b * -(-rows // _TILE) * -(-d // _TILE)
-            launch((tiles,), (16, 16), (g, u, v, gv, rows, others, d, *steps))
-    return gx, gy
+            launch((tiles * parts,), (16, 16), (g, u, v, gv, rows, others, d, *steps, parts))
+        gradients.append((gv[:, 0] if parts == 1 else gv.sum(axis=1)).reshape(u.shape))
+    return gradients
 
 
 def sqeuclidean(x, y):

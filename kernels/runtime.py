@@ -59,13 +59,21 @@ class CudaSource:
         self._functions = {}
 
     @functools.cached_property
+    def _names(self):
+        code = self.path.read_text(encoding="utf-8")
+        kernels = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\(.*?\)\s*)?(\w+)", code)
+        return [f"{kernel}<{real}>" for kernel in kernels for real in ("float", "double")]
+
+    @functools.cached_property
     def _module(self):
         import cupy
 
         code = self.path.read_text(encoding="utf-8")
-        kernels = re.findall(r"__global__\s+void\s+(?:__launch_bounds__\(.*?\)\s*)?(\w+)", code)
-        names = [f"{kernel}<{real}>" for kernel in kernels for real in ("float", "double")]
-        return cupy.RawModule(code=code, options=("-std=c++17",), name_expressions=names)
+        return cupy.RawModule(code=code, options=("-std=c++17",), name_expressions=self._names)
+
+    def kernels(self):
+        """(name, kernel of CuPy's) of everything in the file, compiled."""
+        return [(name, self._module.get_function(name)) for name in self._names]
 
     def __call__(self, name: str, dtype: np.dtype):
         key = name, dtype.char

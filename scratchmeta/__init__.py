@@ -6,7 +6,18 @@ ops/fused -> kernels/pairwise.
 """
 
 from scratchmeta import algorithms, backend, data, episodes, losses, nn, ops, optim, tree
-from scratchmeta.core import Tensor, grad, hvp, no_grad, stop_gradient, value_and_grad, vjp
+from scratchmeta.core import (
+    Tensor,
+    grad,
+    hvp,
+    no_grad,
+    primitive,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+)
+from scratchmeta.graph import graph
+from scratchmeta.ops.fused import fused
 from scratchmeta.run.evaluation import evaluate
 from scratchmeta.run.training import train
 from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, gradcheck
@@ -22,14 +33,17 @@ __all__ = [
     "data",
     "episodes",
     "evaluate",
+    "fused",
     "grad",
     "gradcheck",
+    "graph",
     "hvp",
     "losses",
     "nn",
     "no_grad",
     "ops",
     "optim",
+    "primitive",
     "stop_gradient",
     "train",
     "tree",

@@ -24,17 +24,22 @@ import functools
 import inspect
 import reprlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from scratchmeta import backend, tree
 
 Array = backend.Array
+Shape = tuple[int, ...]
 Tree = Any  # an array, or nested dicts, tuples and lists of arrays
+Value = Any  # a Tensor, an array or a number; as a result, a Tensor if an argument is one
+X = TypeVar("X", bound=Any)  # a Tensor or an array, and the result is the same
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Nodes are numbered by creation: every node is newer than its parents.
 _next_number = count().__next__
@@ -63,6 +68,10 @@ class Node:
         return f"Node({self.number}: {self.op.__name__} -> {_described(self.out)})"
 
 
+def _of_data(attribute: str) -> Any:
+    return property(attrgetter(f"data.{attribute}"))
+
+
 class Tensor:
     """An array to differentiate with respect to, or the result of operations on such.
 
@@ -81,7 +90,10 @@ class Tensor:
     # __array_ufunc__, so that np.exp(Tensor) asks __array__, which says what to do.
     __array_priority__ = 1000
 
-    def __init__(self, data, node=None):
+    data: Array
+    node: Node
+
+    def __init__(self, data: Value, node: Node | None = None) -> None:
         if node is None:
             node = Node()
             if isinstance(data, Tensor):
@@ -89,30 +101,43 @@ class Tensor:
             data = backend.plain(data) if backend.is_array(data) else backend.asarray(data)
         self.data, self.node = data, node
 
-    shape = property(attrgetter("data.shape"))
-    dtype = property(attrgetter("data.dtype"))
-    ndim = property(attrgetter("data.ndim"))
-    size = property(attrgetter("data.size"))
+    shape: Shape = _of_data("shape")
+    dtype: Any = _of_data("dtype")
+    ndim: int = _of_data("ndim")
+    size: int = _of_data("size")
 
-    def __len__(self):
+    if TYPE_CHECKING:  # the operators, which scratchmeta.ops puts in
+
+        def __neg__(self) -> "Tensor": ...
+        def __abs__(self) -> "Tensor": ...
+        def __getitem__(self, index: Any) -> "Tensor": ...
+        def astype(self, dtype: Any) -> "Tensor": ...
+        def __add__(self, other: Value) -> "Tensor": ...
+        def __lt__(self, other: Value) -> Array: ...
+
+        __sub__ = __mul__ = __truediv__ = __pow__ = __matmul__ = __add__
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = __add__
+        __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __lt__
+
+    def __len__(self) -> int:
         return len(self.data)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator["Tensor"]:
         return (self[i] for i in range(len(self)))
 
-    def __float__(self):
+    def __float__(self) -> float:
         return float(self.data)
 
-    def __int__(self):
+    def __int__(self) -> int:
         return int(self.data)
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self.data)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Tensor({self.data!r})"
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if self.node is not DEAD:
             raise TypeError(
                 "a live Tensor does not turn into an array silently: for np.exp(x) write "
@@ -201,7 +226,7 @@ _PLAIN = frozenset((np.ndarray, float, int, tuple, type(None)))
 
 def primitive(
     *rules: Callable | None, joint: Callable | None = None
-) -> Callable[[Callable], Callable]:
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Turns a function on raw arrays into a differentiable operation.
 
     `rules[i](g, y, *args, **kwargs)` is the cotangent of args[i], given the cotangent g of the
@@ -391,9 +416,7 @@ def _live_leaves(name: str, xs: Tree) -> tuple[list[Tensor], Any]:
     return leaves, treedef
 
 
-def grad(
-    y: Tensor, xs: Tree, create_graph: bool = False, cotangent: float | Array | None = None
-) -> Tree:
+def grad(y: Tensor, xs: Tree, create_graph: bool = False, cotangent: Value | None = None) -> Tree:
     """∂y/∂x for every Tensor x in the tree xs, as a tree of the same form.
 
     y is a scalar (0-d) Tensor; or one of any shape with a `cotangent` ȳ, an array of that shape or
@@ -421,7 +444,9 @@ def grad(
     return tree.unflatten(treedef, pull_back([y], [cotangent], leaves, create_graph))
 
 
-def value_and_grad(f: Callable, cotangent: float | Array | None = None) -> Callable:
+def value_and_grad(
+    f: Callable, cotangent: Value | None = None
+) -> Callable[..., tuple[Array, Tree]]:
     """A function returning f(params, *args) and its gradient in the tree params, as raw arrays;
     see `grad`."""
 

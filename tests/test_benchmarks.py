@@ -13,24 +13,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """benchmarks/kernels.py with little subjects."""
+    """benchmarks/kernels.py, timing nothing."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import kernels
 
-    little = {
-        "L1": lambda: kernels.distances("cityblock", 5, 3, 4),
-        "squared L2": lambda: kernels.distances("sqeuclidean", 5, 3, 4),
-        "attention": lambda: kernels.cosine_attention((2,), 5, 3, 4),
-        "LSTM": lambda: kernels.sequence(2),
-        "first conv": lambda: kernels.convolution(2, 4, 1, 8),
-        "conv": lambda: kernels.convolution(2, 4, 8, 8),
-        "norm": lambda: kernels.norm_relu_pool(2, 4, 3),
-    }
-    monkeypatch.setattr(kernels, "SUBJECTS", little)
-    monkeypatch.setattr(kernels, "BATCH", 2)
-    monkeypatch.setattr(kernels, "HIDDEN", 8)
-    whole = kernels.ceilings
-    monkeypatch.setattr(kernels, "ceilings", lambda options: whole(options, 64, 8))
     monkeypatch.setattr(kernels, "seconds", lambda calls, *_, **__: once(calls))
     yield kernels
     for name in ("kernels", "common"):
@@ -45,14 +31,14 @@ def once(calls):
 
 @pytest.mark.parametrize("name", backend.NAMES)
 def test_the_table_of_kernels(name, kernels, tmp_path, capsys):
-    arguments = ["--backend", name, "--rounds", "1", "--write", str(tmp_path / "table.md")]
+    arguments = ["--backend", name, "--rounds", "1", "--little", "--write", str(tmp_path / "table.md")]
     with fakecupy.install():
         kernels.main(arguments)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + 2 * len(kernels.SUBJECTS)
+    assert len(lines) == 2 + 2 * len(kernels.LITTLE)
     head, _, columns, _, *rows = (tmp_path / "table.md").read_text("utf-8").splitlines()[2:]
     assert ("GPU" in head) == (name == "cupy")
-    assert len(rows) == 2 * len(kernels.SUBJECTS)
+    assert len(rows) == 2 * len(kernels.LITTLE)
     assert all(line.count("|") == columns.count("|") for line in rows)
 
 
@@ -60,7 +46,7 @@ def test_a_kernel_that_is_wrong_is_not_timed(kernels, monkeypatch):
     right = kernels.pairwise.cityblock
     monkeypatch.setattr(kernels.pairwise, "cityblock", lambda x, y: 1.01 * right(x, y))
     with pytest.raises(AssertionError, match=r"L1.*: wanted agreement to 2e-04"):
-        kernels.main(["--only", "L1", "--backend", "numpy"])
+        kernels.main(["--only", "L1", "--backend", "numpy", "--little"])
 
 
 def test_the_table_of_registers(monkeypatch, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +83,26 @@ def test_parameters_alone_can_be_read(path):
     assert loaded.params["head"]["bias"].tobytes() == make_state().params["head"]["bias"].tobytes()
 
 
+def test_any_damage_is_noticed(path):
+    """A bit flipped in every seventh byte, and stretches of zeros: in names, numbers, arrays."""
+    whole = path.read_bytes()
+    flips = [
+        whole[:k] + bytes([whole[k] ^ 1 << k % 8]) + whole[k + 1 :] for k in range(0, len(whole), 7)
+    ]
+    zeros = [whole[:k] + bytes(16) + whole[k + 16 :] for k in range(0, len(whole) - 16, 13)]
+    for damaged in {*flips, *zeros} - {whole}:
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last\.safetensors: "):
+            load_state(path, make_state(), "maml")
+
+
+def test_damaged_arrays_are_called_damaged(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"damaged since it was written: wanted .*SHA-256 "):
+        load_state(path, make_state(), "maml")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_checkpoint_is_refused(path, share):
     content = path.read_bytes()
@@ -99,7 +120,7 @@ def test_another_programs_safetensors_is_refused(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"w": np.zeros(3)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"wanted .* format 'scratchmeta-1', got None"):
+    with pytest.raises(CheckpointError, match=r"wanted .* format 'scratchmeta-2', got None"):
         load_state(tmp_path / "x.safetensors", make_state(), "maml")
 
 
@@ -166,6 +187,32 @@ def test_a_reader_never_sees_half_a_checkpoint(path, monkeypatch):
     assert (seen, load_state(path, make_state(), "maml").step) == ([3], 4)
 
 
+def test_what_was_replaced_is_on_disk_before_anything_else_happens(path, monkeypatch):
+    """First the content, then its name, and the folder that holds the name."""
+    done = []
+    replace, fsync = os.replace, os.fsync
+
+    def flushed(descriptor):
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("name") or replace(*names))
+    monkeypatch.setattr(os, "fsync", flushed)
+    save_state(path, make_state(step=4), "maml")
+    assert done == ["file", "name", "folder"]
+
+
+def test_metrics_are_on_disk_when_flushed(tmp_path, monkeypatch):
+    run, flushed = created(tmp_path, {"algorithm": "maml"}), []
+    with run.metrics(after=0) as metrics:
+        monkeypatch.setattr(os, "fsync", flushed.append)
+        metrics.write(1, loss=1.0)
+        assert not flushed  # that would be slow
+        metrics.flush()
+        assert flushed == [metrics.file.fileno()]
+        assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 1.0}\n'
+
+
 # --- the folder ---------------------------------------------------------------------------------
 
 
@@ -213,8 +260,112 @@ def test_overwriting_deletes_nothing_before_the_new_run_is_written(tmp_path, mon
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device") as error:
         created(run.path, {"algorithm": "reptile"}, overwrite=True)
-    assert error.value.filename == str(run.checkpoint("last"))
+    assert error.value.filename == str(run.path / "config.json")  # the first that is written
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
+
+
+class Killed(BaseException):
+    """As a kill: nothing looks out for it."""
+
+
+@pytest.mark.parametrize("moment", range(1, 20))
+def test_killed_while_overwriting_it_leaves_one_run_or_none(tmp_path, monkeypatch, moment):
+    """At each call that changes the folder, before or after it: never one's configuration with the
+    other's checkpoint or metrics, and always a folder that can be overwritten."""
+    run = created(tmp_path / "run", {"algorithm": "maml"})
+    run.save("last", make_state())
+    run.save("best", make_state())
+    (run.path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    calls = []
+
+    def watched(call):
+        def stopping(*args, **options):
+            calls.append(call.__name__)
+            if len(calls) == moment:
+                raise Killed
+            if len(calls) < moment:
+                return call(*args, **options)
+
+        return stopping
+
+    with monkeypatch.context() as patch:
+        for module, name in ((os, "replace"), (os, "fsync"), (type(run.path), "unlink")):
+            patch.setattr(module, name, watched(getattr(module, name)))
+        try:
+            created(run.path, {"algorithm": "reptile"}, overwrite=True)
+            assert len(calls) < moment
+        except Killed:
+            pass
+    found = Run.open(run.path)
+    if found.config == {"algorithm": "maml"} and found.checkpoint("last").exists():
+        assert found.load("last", make_state(9)).step == 3
+    elif found.checkpoint("last").exists():
+        assert found.load("last", make_state(9)).step == 0
+        assert not found.history()
+        assert not found.checkpoint("best").exists()
+    else:
+        with pytest.raises(CheckpointError, match=r"no such checkpoint; .*--overwrite begins anew"):
+            found.load("last", make_state(9))
+    again = created(run.path, {"algorithm": "reptile"}, overwrite=True)
+    assert again.load("last", make_state(9)).step == 0
+    assert sorted(file.name for file in run.path.iterdir()) == [
+        ".lock",
+        "config.json",
+        "last.safetensors",
+    ]
+
+
+def test_what_a_kill_left_of_a_run_that_never_began_is_in_nobodys_way(tmp_path):
+    (tmp_path / ".lock").write_bytes(b"")
+    (tmp_path / ".last.safetensors.123.partial").write_bytes(b"half")
+    (tmp_path / ".config.json.123.partial").write_bytes(b"{")
+    created(tmp_path, {"algorithm": "maml"})
+    assert not list(tmp_path.glob("*.partial"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".mine.123.partial").write_bytes(b"somebody's")
+    with pytest.raises(FileExistsError, match="wanted a new folder"):
+        created(tmp_path / "other", {"algorithm": "maml"})
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_run_that_lost_its_configuration_is_to_be_deleted(tmp_path, overwrite):
+    run = created(tmp_path, {"algorithm": "maml"})
+    (tmp_path / "config.json").unlink()
+    wanted = "holds last.safetensors but no config.json, so .* delete it, or name another folder"
+    with pytest.raises(CheckpointError, match=wanted):
+        created(tmp_path, {"algorithm": "maml"}, overwrite=overwrite)
+    with pytest.raises(CheckpointError, match=wanted):
+        Run.open(tmp_path)
+    assert run.checkpoint("last").exists()
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_a_folder_that_was_moved_away_is_missed(tmp_path, another):
+    run = Run.create(tmp_path / "run", {"algorithm": "maml"}, make_state(0))
+    run.path.rename(tmp_path / "moved")
+    if another:
+        created(tmp_path / "run", {"algorithm": "reptile"})
+        before = {file.name: file.read_bytes() for file in run.path.iterdir()}
+    for write in (lambda: run.save("last", make_state()), run.record):
+        with pytest.raises(CheckpointError, match="run: was moved, deleted or replaced while"):
+            write()
+    if another:
+        assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
+    else:
+        assert not run.path.exists()
+    assert Run.open(tmp_path / "moved").load("last", make_state(9)).step == 0
+    run.release()
+
+
+def test_a_folder_deeper_than_python_calls(tmp_path):
+    path = tmp_path.joinpath(*["d"] * (sys.getrecursionlimit() + 100))
+    run = created(path, {"algorithm": "maml"})
+    assert Run.open(path).config == {"algorithm": "maml"}
+    for file in path.iterdir():  # pytest could not
+        file.unlink()
+    while run.path != tmp_path:
+        run.path.rmdir()
+        run.path = run.path.parent
 
 
 def test_a_folder_is_one_process_at_a_time(tmp_path):
@@ -243,11 +394,47 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert Run.open(tmp_path).config["algorithm"] == "maml"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00", "[" * 100_000])
 def test_a_broken_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json: (not readable|does not name)"):
         Run.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("algorithm", None, "wanted str, got None"),
+        ("data", 5, "wanted str, got 5"),
+        ("preset", ["quick"], r"wanted str, got \['quick'\]"),
+        ("backend", None, "wanted str, got None"),
+        ("data_dir", {}, r"wanted str \| None, got {}"),
+        ("resumed_by", "x", "wanted list, got 'x'"),
+        ("resumed_from", [], r"wanted dict, got \[\]"),
+    ],
+)
+def test_an_entry_of_another_type_is_named(name, value, wanted, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"algorithm": "maml", name: value}))
+    with pytest.raises(CheckpointError, match=rf"config\.json: {name}: {wanted}"):
+        Run.open(tmp_path)
+
+
+def test_metrics_that_are_missing_are_missed(tmp_path):
+    run = created(tmp_path, {"algorithm": "maml"})
+    file = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3)]
+    file.write_text("".join(lines))
+    with run.metrics(after=3):  # all there
+        pass
+    for left in (lines[:2], lines[1:], [lines[0], lines[2]], []):
+        file.write_text("".join(left))
+        got = rf"wanted the losses of steps 1 to 3.* got {len(left)} of them"
+        with pytest.warns(UserWarning, match=got), run.metrics(after=3):
+            pass
+        assert file.read_text() == "".join(left)
+    file.unlink()
+    with pytest.warns(UserWarning, match="got 0 of them"), run.metrics(after=3):
+        pass
 
 
 def test_metrics_are_cut_off_after_the_step_they_continue_from(tmp_path):
@@ -269,10 +456,20 @@ def test_metrics_are_cut_off_after_the_step_they_continue_from(tmp_path):
     assert run.history()[-1] == {"step": 4, "loss": 0.5}
 
 
-@pytest.mark.parametrize("line", [b"5", b"{}", b"[1]", b'{"loss": 1', b"\xff"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"5", b"{}", b"[1]", b'{"loss": 1', b"\xff", b"[" * 100_000, b"null",
+        b'{"step": null, "loss": 1}', b'{"step": 2.5, "loss": 1}', b'{"step": true, "loss": 1}',
+        b'{"step": 2, "loss": null}', b'{"step": 2, "loss": "x"}', b'{"step": 2, "loss": [1]}',
+        b'{"step": 2}', b'{"step": 2, "validation": 1}',
+        b'{"step": 2, "validation": 1, "ci95": {}}',
+        b'{"step": 1' + b"0" * 5000 + b', "loss": 1}',
+    ],
+)  # fmt: skip
 def test_a_broken_line_of_the_metrics_is_named_and_nothing_is_lost(tmp_path, line):
     run = created(tmp_path, {"algorithm": "maml"})
-    content = b'{"step": 1}\n' + line + b'\n{"step": 3}\n'
+    content = b'{"step": 1, "loss": 2.0}\n' + line + b'\n{"step": 3, "loss": 1.0}\n'
     (tmp_path / "metrics.jsonl").write_bytes(content)
     with pytest.raises(
         CheckpointError, match=r"metrics\.jsonl: line 2: wanted an object with a st"

@@ -1,8 +1,10 @@
 """The command line: what it prints, what it writes, how it exits."""
 
+import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -474,7 +476,7 @@ PATIENCE = 300  # seconds, for a machine that has much else to do
 
 
 @pytest.fixture
-def started():
+def started(interruptible):
     """Starts a training process and returns it once it is past its first validation."""
     processes = []
 
@@ -494,7 +496,16 @@ def started():
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture
+def interruptible():
+    """A script's `pytest &` ignores SIGINT, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 LONG = [*WAVES[:-4], "--steps", "1000000", "--validate-every", "10"]
@@ -531,6 +542,67 @@ def test_even_a_killed_run_can_be_resumed(started):
 def contents_of(folder):
     names = ("last.safetensors", "best.safetensors", "metrics.jsonl")
     return [(Path(folder) / name).read_bytes() for name in names]
+
+
+# --- readers that go away, streams that are closed, disks that are full ---------------------------
+
+
+def shell(line):
+    """What a line of bash prints, and the statuses of its first pipe's commands."""
+    line = line.replace("scratchmeta", f"{sys.executable} -m scratchmeta")
+    script = f'{line}; echo "status ${{PIPESTATUS[*]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert "Traceback" not in done.stderr
+    *text, statuses = done.stdout.splitlines()
+    return text, done.stderr.splitlines(), statuses
+
+
+def test_training_goes_on_when_nobody_reads_its_progress(tmp_path):
+    """As with `2>&1 | head -c1`, but the reader is gone before the first line."""
+    _, _, statuses = shell(f"scratchmeta {shlex.join(WAVES)} --out run 2>&1 | true")
+    assert statuses == "status 141 0"  # as of what SIGPIPE ends: not all was read
+    assert main([*WAVES, "--out", "w"]) == 0
+    assert contents_of("run") == contents_of("w")
+
+
+def test_ctrl_c_that_ends_the_reader_too_leaves_a_checkpoint(started):
+    process = started(*LONG)
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    steps = [line["step"] for line in Run.open("killed").history()]
+    assert main(["train", "--resume", "killed", "--steps", str(max(steps) + 1)]) == 0
+
+
+def test_with_standard_error_closed_all_goes_on_and_no_file_gets_what_is_meant_for_it():
+    waves = shlex.join(WAVES)
+    text, _, statuses = shell(f"scratchmeta {waves} --out run 2>&-")
+    assert (text[0], statuses) == (
+        "trained maml on sinusoids for 6 steps, saved in run",
+        "status 0",
+    )
+    assert (Path("run") / ".lock").read_bytes() == b""
+    text, _, statuses = shell("scratchmeta evaluate run --episodes 5 2>&-")
+    assert re.match("maml on sinusoids, .* 5 test episodes", text[0])
+    assert statuses == "status 0"
+
+
+def test_help_that_nobody_reads_is_no_traceback():
+    assert shell("scratchmeta --help | true") == ([], [], "status 141 0")
+
+
+def test_a_full_disk_behind_standard_output_is_named():
+    said = ["scratchmeta: error: standard output: No space left on device"]
+    assert shell("scratchmeta --version > /dev/full") == ([], said, "status 2")
+    assert shell("scratchmeta list > /dev/full") == ([], said, "status 2")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(run, capsys):
+    (run / "metrics.jsonl").unlink()
+    assert main(["train", "--resume", "run", "--steps", "7"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("scratchmeta: warning: run/metrics.jsonl: wanted the losses of steps")
 
 
 # --- one line for whatever is wrong ---------------------------------------------------------------
@@ -611,6 +683,18 @@ def test_only_test_episodes_are_drawn(number, run, capsys):
     assert not (run / "episode.png").exists()
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [("--resume", ""), ("--resume=",), ("--out", ""), ("--out=",), ("--data-dir", "")],
+)
+def test_an_empty_path_is_not_the_folder_one_is_in(argv, run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    before = contents(run)
+    assert refused(capsys, *WAVES, *argv) == f"{argv[0].rstrip('=')}: wanted a value, got ''"
+    assert refused(capsys, "evaluate", "") == "evaluate: wanted a value, got ''"
+    assert contents(run) == before
+
+
 def test_a_folder_that_is_no_run_is_neither_to_be_resumed_nor_overwritten(capsys, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
@@ -650,7 +734,7 @@ def test_a_rate_that_has_fallen_to_0_ends_the_run(capsys):
         ("training", "optimizer", "foo", "optimizer: wanted .*'adam'.*got 'foo'"),
         ("network", "hidden", [4, "x"], r"hidden: wanted tuple\[int, ...\], got \(4, 'x'\)"),
         ("method", "type", "Reptile", "cannot read .method. .*wanted MAML for maml.*got Reptile"),
-        (None, "algorithm", 5, "unknown algorithm '5'"),
+        (None, "algorithm", 5, "algorithm: wanted str, got 5"),
         (None, "data", "glyphs", "cannot read 'dataset' .*wanted Glyphs for maml on glyphs"),
     ],
 )
@@ -766,6 +850,22 @@ def test_plot_without_matplotlib_says_what_to_install(run):
     )
 
 
+def test_a_full_disk_leaves_no_half_of_a_picture(run, capsys, monkeypatch):
+    assert main(["plot", "run"]) == 0
+    capsys.readouterr()
+    before = contents(run)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert refused(capsys, "plot", "run") == "run/episode.png: No space left on device"
+    assert contents(run) == before
+    error = refused(capsys, "taylor", "--k", "2", "--plot", "new.png")
+    assert error == "new.png: No space left on device"
+    assert not Path("new.png").exists()
+
+
 # --- list, check ----------------------------------------------------------------------------------
 
 
@@ -852,8 +952,9 @@ def test_compare_takes_a_run_of_reptile(glyph_cache, monkeypatch, capsys):
         ("--inner-lr 0", "inner_lr: wanted a positive number, got 0"),
         ("--inner-lr -1", "inner_lr: wanted a positive number, got -1"),
         ("--inner-lr 1e30", "inner_lr: wanted a rate at which maml has a finite loss .*1e[+]30"),
-        ("--inner-steps 0", "inner_steps: wanted at least 1, got 0"),
-        ("--inner-steps -1", "inner_steps: wanted at least 1, got -1"),
+        ("--inner-steps 0", "inner_steps: wanted 1 to 1000, got 0"),
+        ("--inner-steps -1", "inner_steps: wanted 1 to 1000, got -1"),
+        (f"--inner-steps {10**24}", "inner_steps: wanted 1 to 1000, got 1000000000000000000000000"),
         ("--tasks 0", "tasks: at least 1 wanted, got 0"),
     ],
 )

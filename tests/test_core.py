@@ -902,7 +902,7 @@ STOREYS = [
     ["backend", "fields"],
     ["tree"],
     ["core"],
-    ["ops"],
+    ["ops", "graph"],
     ["verify.slopes", "verify.pullbacks", "verify.plain", "verify.aliasing"],
     ["verify.diagnosis"],
     ["verify.gradcheck", "nn", "losses", "optim"],
@@ -962,7 +962,7 @@ def test_kernels_know_no_autodiff():
         assert set(imports(file)) <= {"backend", "kernels"}, file.name
 
 
-@pytest.mark.parametrize("name", ["backend", "core", "verify.gradcheck", "tree"])
+@pytest.mark.parametrize("name", ["backend", "core", "graph", "verify.gradcheck", "tree"])
 def test_examples_in_docstrings(name):
     module = importlib.import_module(f"scratchmeta.{name}")
     failed, attempted = doctest.testmod(module, extraglobs={"np": np})

@@ -86,11 +86,11 @@ def test_an_embedding_of_any_number_of_images(name, policy):
 
 ALGORITHMS = {
     "prototypical": lambda policy: Prototypical(conv4(), batch_norm=policy),
-    "prototypical, cosine": lambda policy: Prototypical(conv4(), "cosine", policy),
-    "prototypical, cityblock": lambda policy: Prototypical(conv4(), "cityblock", policy),
-    "matching": lambda policy: Matching(conv4(), 0.1, policy),
-    "siamese": lambda policy: Siamese(conv4(), 16, policy),
-    "nearest neighbour": lambda policy: BaselineNN(conv4(), 7, 16, policy),
+    "prototypical, cosine": lambda policy: Prototypical(conv4(), "cosine", batch_norm=policy),
+    "prototypical, cityblock": lambda policy: Prototypical(conv4(), "cityblock", batch_norm=policy),
+    "matching": lambda policy: Matching(conv4(), 0.1, batch_norm=policy),
+    "siamese": lambda policy: Siamese(conv4(), 16, batch_norm=policy),
+    "nearest neighbour": lambda policy: BaselineNN(conv4(), 7, 16, batch_norm=policy),
 }
 
 

@@ -67,3 +67,33 @@ def test_on_a_terminal_a_bar_with_note_and_time_left(monkeypatch):
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert re.search(r"train ━+.* 5/10 loss 0\.5 ", shown)
     assert re.search(r"\d:\d\d:\d\d|-:--:--", shown)
+
+
+class Gone(io.StringIO):
+    """A stream without a reader, on a descriptor of its own."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_where_nobody_reads_the_stream_leads_nowhere(monkeypatch, tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        monkeypatch.setattr(sys, "stderr", Gone(file))
+        with Progress("check", 3) as bar:
+            bar.update(3, "maml")
+        file.write(b"what is still held")
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_with_standard_error_closed_nothing_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    with Progress("check", 3) as bar:
+        bar.update(3, "maml")
+    assert capsys.readouterr().out == ""

@@ -248,6 +248,14 @@ def test_predictions_that_are_no_numbers_are_not_counted_as_wrong():
 # --- stopping -------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A script's `pytest &` ignores SIGINT, and so would the training that is to be stopped."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Signalling:
     """Sends this process a signal in the middle of step `at`, once or twice."""
 

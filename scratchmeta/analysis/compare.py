@@ -15,6 +15,8 @@ from scratchmeta import backend, tree
 from scratchmeta.algorithms import MAML, Reptile
 from scratchmeta.episodes import Episode
 
+MOST_STEPS = 1000  # all are recorded: memory grows with them
+
 
 class Row(NamedTuple):
     """An algorithm's meta-gradient, and how it lies to MAML's."""
@@ -43,8 +45,8 @@ def compare(
     """
     if not 0 < inner_lr < math.inf:
         raise ValueError(f"inner_lr: wanted a positive number, got {inner_lr}")
-    if inner_steps < 1:
-        raise ValueError(f"inner_steps: wanted at least 1, got {inner_steps}")
+    if not 1 <= inner_steps <= MOST_STEPS:
+        raise ValueError(f"inner_steps: wanted 1 to {MOST_STEPS}, got {inner_steps}")
     algorithms = {
         "maml": MAML(network, inner_lr, inner_steps, **options),
         "fomaml": MAML(network, inner_lr, inner_steps, first_order=True, **options),

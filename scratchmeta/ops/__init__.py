@@ -180,27 +180,28 @@ def _no_attribute(x, name):
     raise AttributeError(f"a Tensor has no {name!r}{hint}", name=name)
 
 
-Tensor.__getattr__ = _no_attribute
-Tensor.__add__ = add
-Tensor.__radd__ = lambda a, b: add(b, a)
-Tensor.__sub__ = subtract
-Tensor.__rsub__ = lambda a, b: subtract(b, a)
-Tensor.__mul__ = multiply
-Tensor.__rmul__ = lambda a, b: multiply(b, a)
-Tensor.__truediv__ = divide
-Tensor.__rtruediv__ = lambda a, b: divide(b, a)
-Tensor.__pow__ = power
-Tensor.__rpow__ = lambda a, b: power(b, a)
-Tensor.__matmul__ = matmul
-Tensor.__rmatmul__ = lambda a, b: matmul(b, a)
-Tensor.__neg__ = negative
-Tensor.__abs__ = abs
-Tensor.__getitem__ = getitem
-Tensor.astype = astype
-Tensor.__lt__ = lambda a, b: raw(a) < raw(b)
-Tensor.__le__ = lambda a, b: raw(a) <= raw(b)
-Tensor.__gt__ = lambda a, b: raw(a) > raw(b)
-Tensor.__ge__ = lambda a, b: raw(a) >= raw(b)
-Tensor.__eq__ = lambda a, b: raw(a) == raw(b)
-Tensor.__ne__ = lambda a, b: raw(a) != raw(b)
-Tensor.__hash__ = object.__hash__
+for _name, _operation in {
+    "add": add,
+    "sub": subtract,
+    "mul": multiply,
+    "truediv": divide,
+    "pow": power,
+    "matmul": matmul,
+}.items():
+    setattr(Tensor, f"__{_name}__", _operation)
+    setattr(Tensor, f"__r{_name}__", lambda a, b, f=_operation: f(b, a))
+for _name, _operation in {
+    "__neg__": negative,
+    "__abs__": abs,
+    "__getitem__": getitem,
+    "__getattr__": _no_attribute,
+    "astype": astype,
+    "__lt__": lambda a, b: raw(a) < raw(b),
+    "__le__": lambda a, b: raw(a) <= raw(b),
+    "__gt__": lambda a, b: raw(a) > raw(b),
+    "__ge__": lambda a, b: raw(a) >= raw(b),
+    "__eq__": lambda a, b: raw(a) == raw(b),
+    "__ne__": lambda a, b: raw(a) != raw(b),
+    "__hash__": object.__hash__,
+}.items():
+    setattr(Tensor, _name, _operation)

@@ -6,7 +6,7 @@ Each is `fused` from its definition in `reference` and the kernels in the folder
 import numpy as np
 
 from scratchmeta.backend import xp
-from scratchmeta.core import OperationError
+from scratchmeta.core import OperationError, Value, X
 from scratchmeta.ops import reference
 from scratchmeta.ops.fused import fused
 from scratchmeta.ops.linalg import project
@@ -24,7 +24,9 @@ __all__ = [
 METRICS = ("sqeuclidean", "cityblock", "cosine")
 
 
-def pairwise_distance(x, y, metric="sqeuclidean", weight=None):
+def pairwise_distance(
+    x: Value, y: Value, metric: str = "sqeuclidean", weight: Value = None
+) -> Value:
     """The distances of every x to every y: (..., N, D) and (..., M, D) -> (..., N, M).
 
     metric "sqeuclidean"   Σ_d (x_d − y_d)²
@@ -100,7 +102,7 @@ _cosine = fused(
 # --- attention ----------------------------------------------------------------------------------
 
 
-def attention(query, keys, values, scale=1.0):
+def attention(query: Value, keys: Value, values: Value, scale: Value = 1.0) -> Value:
     """softmax(scale ⟨query, keys⟩) values: a read of the values, weighted by likeness to the keys.
 
     query (..., Q, D), keys (..., N, D), values (..., N, V) -> (..., Q, V); leading axes broadcast.
@@ -110,7 +112,7 @@ def attention(query, keys, values, scale=1.0):
     return _attention(*_with_keys("attention", query, keys, values, scale))
 
 
-def cosine_attention(query, keys, values, scale=1.0):
+def cosine_attention(query: Value, keys: Value, values: Value, scale: Value = 1.0) -> Value:
     """softmax(scale cos(query, keys)) values: attention by the angle between query and key.
 
     Shapes as in `attention`. A zero vector has cosine 0 with everything, and gradient 0.
@@ -150,10 +152,7 @@ def _attention_fused(definition, score):
     def backward(gs, ys, logsumexp, query, keys, values, scale):
         from scratchmeta.kernels import attention as kernel
 
-        *gx, gscale = kernel.attention_backward(
-            *gs, query, keys, values, *ys, logsumexp, scale, score
-        )
-        return (*gx, gscale if hasattr(scale, "ndim") else None)
+        return kernel.attention_backward(*gs, query, keys, values, *ys, logsumexp, scale, score)
 
     return fused(definition, forward, backward)
 
@@ -165,7 +164,9 @@ _cosine_attention = _attention_fused(reference.cosine_attention, "cosine")
 # --- the LSTM cell ------------------------------------------------------------------------------
 
 
-def lstm_cell(x, h, c, w_x, w_h, b):
+def lstm_cell(
+    x: Value, h: Value, c: Value, w_x: Value, w_h: Value, b: Value
+) -> tuple[Value, Value]:
     """One step of a long short-term memory (Hochreiter & Schmidhuber 1997, with forget gates).
 
     i, f, g, o = x w_x + h w_h + b;  c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g);  h' = σ(o) ⊙ tanh(c').
@@ -233,7 +234,7 @@ _norm_relu_pool = fused(
 )
 
 
-def norm_relu_pool(x, scale, offset, size=2, eps=1e-5):
+def norm_relu_pool(x: X, scale: Value, offset: Value, size: int = 2, eps: float = 1e-5) -> X:
     """Batch-norm by the batch's own statistics, ReLU and max-pooling of images (..., N, H, W, C).
 
     x̂ = (x − μ) / √(σ² + ε), with μ, σ² over the N, H, W of each leading index;

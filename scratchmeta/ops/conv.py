@@ -20,7 +20,7 @@ import math
 from types import SimpleNamespace
 
 from scratchmeta.backend import kernels_enabled, xp
-from scratchmeta.core import primitive, raw
+from scratchmeta.core import Shape, Value, X, primitive, raw
 from scratchmeta.ops.reduction import mean
 from scratchmeta.ops.shape import getitem, pad, reshape, sum_to
 
@@ -94,7 +94,7 @@ def _implementation(x, y, *columns):
     lambda g, y, x, w, stride=1, padding="same": conv2d_input(g, w, x.shape, stride, padding),
     lambda g, y, x, w, stride=1, padding="same": conv2d_weight(x, g, w.shape, stride, padding),
 )
-def conv2d(x, w, stride=1, padding="same"):
+def conv2d(x: Value, w: Value, stride: int = 1, padding: str | int = "same") -> Value:
     """Cross-correlation of images x (..., N, H, W, C) with filters w (..., kh, kw, C, F).
 
     y[n, i, j, f] = Σ x[n, stride i + a − top, stride j + b − left, c] w[a, b, c, f] over a, b, c,
@@ -120,7 +120,7 @@ def conv2d(x, w, stride=1, padding="same"):
     lambda u, x, g, w, shape, stride, padding: conv2d_weight(u, g, w.shape, stride, padding),
     None,
 )
-def conv2d_input(g, w, shape, stride, padding):
+def conv2d_input(g: Value, w: Value, shape: Shape, stride: int, padding: str | int) -> Value:
     """The adjoint of conv2d in x: what the cotangent g of conv2d(x, w) says of an x of this
     shape."""
     *x_lead, n, h, wd, c = shape
@@ -138,7 +138,7 @@ def conv2d_input(g, w, shape, stride, padding):
     lambda u, w, x, g, shape, stride, padding: conv2d(x, u, stride, padding),
     None,
 )
-def conv2d_weight(x, g, shape, stride, padding):
+def conv2d_weight(x: Value, g: Value, shape: Shape, stride: int, padding: str | int) -> Value:
     """The adjoint of conv2d in w: what the cotangent g of conv2d(x, w) says of a w of this
     shape."""
     _check(x, shape)
@@ -279,7 +279,7 @@ def _unpool(g, y, x, size=2):
 
 
 @primitive(_unpool)
-def max_pool2d(x, size=2):
+def max_pool2d(x: X, size: int = 2) -> X:
     """The largest number of every size x size window of images x (..., N, H, W, C).
 
     Windows do not overlap; rows and columns left over at the end are dropped, as in the papers'
@@ -293,6 +293,6 @@ def max_pool2d(x, size=2):
     return y
 
 
-def avg_pool2d(x, size=2):
+def avg_pool2d(x: X, size: int = 2) -> X:
     """The mean of every size x size window of images x (..., N, H, W, C); leftovers are dropped."""
     return mean(_windows(x, size), axis=(-4, -2))

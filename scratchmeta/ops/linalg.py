@@ -6,7 +6,7 @@ import string
 
 from scratchmeta import backend
 from scratchmeta.backend import xp
-from scratchmeta.core import primitive
+from scratchmeta.core import Value, primitive
 from scratchmeta.ops.reduction import sum
 from scratchmeta.ops.shape import (
     broadcast_to,
@@ -54,7 +54,7 @@ def _matmul(a, b):
     lambda g, y, a, b: like(_matmul(g, b), a),
     lambda g, y, a, b: _of_right(g, a, b),
 )
-def times_transposed(a, b):
+def times_transposed(a: Value, b: Value) -> Value:
     """a bᵀ, for matrices (n, k) and (m, k), or stacks of them."""
     return _product(a, b.swapaxes(-1, -2))
 
@@ -63,12 +63,12 @@ def times_transposed(a, b):
     lambda g, y, a, b: like(times_transposed(b, g), a),
     lambda g, y, a, b: like(_matmul(a, g), b),
 )
-def transposed_times(a, b):
+def transposed_times(a: Value, b: Value) -> Value:
     """aᵀ b, for matrices (k, n) and (k, m), or stacks of them."""
     return _product(a.swapaxes(-1, -2), b)
 
 
-def matmul(a, b):
+def matmul(a: Value, b: Value) -> Value:
     """The product a b of matrices (n, k) and (k, m), or of stacks (..., n, k) and (..., k, m).
 
     Leading axes broadcast. A vector counts as a row on the left, as a column on the right, and its
@@ -96,7 +96,7 @@ def _affine(x, w, b):
     return y
 
 
-def project(x, w, b=None):
+def project(x: Value, w: Value, b: Value = None) -> Value:
     """x w + b for rows x (..., n, k); each leading index of w (..., k, m) and b (..., m) has its
     own rows.
 
@@ -127,7 +127,7 @@ def _solve(a, b):
     return backend.solve(a, b)
 
 
-def solve(a, b):
+def solve(a: Value, b: Value) -> Value:
     """x with a x = b, for matrices (n, n) and (n, k), or stacks (..., n, n) and (..., n, k).
 
     Leading axes broadcast. A vector b counts as a column, and its axis of length 1 is dropped from
@@ -192,7 +192,7 @@ def _einsum(*operands, inputs, output):
     return xp(*operands).einsum(f"{','.join(inputs)}->{output}", *operands, optimize=True)
 
 
-def einsum(subscripts, *operands):
+def einsum(subscripts: str, *operands: Value) -> Value:
     """A sum of products over named indices, for example "tnd,tmd->tnm".
 
     Subscripts are explicit (with "->"); "..." stands for leading axes that broadcast; a letter

@@ -1,8 +1,10 @@
 """Operations that turn many numbers into one: along one axis, several, or all (axis=None)."""
 
+from typing import Any
+
 from scratchmeta import backend
 from scratchmeta.backend import xp
-from scratchmeta.core import primitive, raw
+from scratchmeta.core import X, primitive, raw
 from scratchmeta.ops.elementwise import exp, where
 from scratchmeta.ops.shape import (
     _axis,
@@ -14,6 +16,8 @@ from scratchmeta.ops.shape import (
     split,
     squeeze,
 )
+
+Axis = int | tuple[int, ...] | None
 
 
 def _axes(axis, ndim):
@@ -45,7 +49,7 @@ def _count(x, axis):
 
 
 @primitive(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis))
-def sum(x, axis=None, keepdims=False):
+def sum(x: X, axis: Axis = None, keepdims: bool = False) -> X:
     """Σ x over an axis, a tuple of axes or all of them."""
     if axis == -2 and not keepdims:
         return backend.add_rows(x)
@@ -53,7 +57,7 @@ def sum(x, axis=None, keepdims=False):
 
 
 @primitive(lambda g, y, x, axis=None, keepdims=False: _spread(g / _count(x, axis), x, axis))
-def mean(x, axis=None, keepdims=False):
+def mean(x: X, axis: Axis = None, keepdims: bool = False) -> X:
     """Σ x / n over an axis, a tuple of axes or all of them."""
     return x.sum(axis=axis, keepdims=keepdims) / _count(x, axis)
 
@@ -61,12 +65,12 @@ def mean(x, axis=None, keepdims=False):
 @primitive(
     lambda g, y, x, axis=None, keepdims=False: _kept(g * (2.0 / _count(x, axis)), x, axis) * x
 )
-def mean_square(x, axis=None, keepdims=False):
+def mean_square(x: X, axis: Axis = None, keepdims: bool = False) -> X:
     """Σ x² / n over an axis, a tuple of axes or all of them."""
     return (x * x).sum(axis=axis, keepdims=keepdims) / _count(x, axis)
 
 
-def var(x, axis=None, keepdims=False):
+def var(x: X, axis: Axis = None, keepdims: bool = False) -> X:
     """The mean squared deviation from the mean (divided by n, not n − 1)."""
     return mean_square(x - mean(x, axis, keepdims=True), axis, keepdims)
 
@@ -78,18 +82,18 @@ def _share(g, y, x, axis=None, keepdims=False):
 
 
 @primitive(_share)
-def max(x, axis=None, keepdims=False):
+def max(x: X, axis: Axis = None, keepdims: bool = False) -> X:
     """The largest entry. Entries that tie for it share the cotangent equally."""
     return x.max(axis=axis, keepdims=keepdims)
 
 
 @primitive(_share)
-def min(x, axis=None, keepdims=False):
+def min(x: X, axis: Axis = None, keepdims: bool = False) -> X:
     """The smallest entry. Entries that tie for it share the cotangent equally."""
     return x.min(axis=axis, keepdims=keepdims)
 
 
-def prod(x, axis=-1):
+def prod(x: X, axis: int = -1) -> X:
     """Π x along an axis.
 
     Neighbours are multiplied, then neighbouring products, and so on: a tree of multiplications,
@@ -108,7 +112,7 @@ def prod(x, axis=-1):
 @primitive(
     lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis) * exp(x - _kept(y, x, axis)),
 )
-def logsumexp(x, axis=None, keepdims=False):
+def logsumexp(x: X, axis: Axis = None, keepdims: bool = False) -> X:
     """log Σ eˣ, computed after taking out the largest entry so that nothing overflows."""
     m = x.max(axis=axis, keepdims=True)
     m = xp(m).where(xp(m).isfinite(m), m, 0.0)
@@ -117,14 +121,14 @@ def logsumexp(x, axis=None, keepdims=False):
 
 
 @primitive(lambda g, y, x, axis=-1: y * (g - sum(g * y, axis, keepdims=True)))
-def softmax(x, axis=-1):
+def softmax(x: X, axis: int = -1) -> X:
     """eˣ / Σ eˣ along an axis."""
     e = xp(x).exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
 @primitive(lambda g, y, x, axis=-1: g - exp(y) * sum(g, axis, keepdims=True))
-def log_softmax(x, axis=-1):
+def log_softmax(x: X, axis: int = -1) -> X:
     """x − log Σ eˣ along an axis."""
     shifted = x - x.max(axis=axis, keepdims=True)
     return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=axis, keepdims=True))
@@ -133,7 +137,7 @@ def log_softmax(x, axis=-1):
 @primitive(
     lambda g, y, x, axis=-1, keepdims=False: _kept(g * _reciprocal(y), x, axis) * x,
 )
-def norm(x, axis=-1, keepdims=False):
+def norm(x: X, axis: Axis = -1, keepdims: bool = False) -> X:
     """√Σ x², the Euclidean length. At x = 0, a kink, and where Σ x² is too small for a number all
     derivatives are taken as 0."""
     return xp(x).sqrt((x * x).sum(axis=axis, keepdims=keepdims))
@@ -146,13 +150,13 @@ def _reciprocal(y):
 
 
 @primitive(lambda g, y, x, axis=-1: flip(cumsum(flip(g, axis), axis), axis))
-def cumsum(x, axis=-1):
+def cumsum(x: X, axis: int = -1) -> X:
     """The running sum along an axis: y[i] = x[0] + ... + x[i]."""
     return x.cumsum(axis=_axis(axis, x.ndim))
 
 
 @primitive(None)
-def top_k_mask(x, k):
+def top_k_mask(x: X, k: int) -> X:
     """1 at the k largest entries of the last axis, 0 elsewhere; among equals the earliest count
     first.
 
@@ -169,6 +173,6 @@ def top_k_mask(x, k):
 
 
 @primitive(None)
-def one_hot(labels, n, dtype="float32"):
+def one_hot(labels: X, n: int, dtype: Any = "float32") -> X:
     """Integer labels (...,) as unit vectors (..., n); a constant: nothing flows back to labels."""
     return (labels[..., None] == xp(labels).arange(n)).astype(dtype)

@@ -6,7 +6,7 @@ by the engine alone, they answer when kernels are off, and every kernel is check
 
 import numpy as np
 
-from scratchmeta.core import OperationError, raw
+from scratchmeta.core import OperationError, Value, raw
 from scratchmeta.ops.conv import max_pool2d
 from scratchmeta.ops.elementwise import (
     abs,
@@ -62,7 +62,7 @@ def cosine_attention(query, keys, values, scale=1.0):
     return attention(unit(query), unit(keys), values, scale)
 
 
-def lstm_gates(z, c):
+def lstm_gates(z: Value, c: Value) -> tuple[Value, Value]:
     """The elementwise part of an LSTM cell: pre-activations z (..., 4H) and state c (..., H) ->
     h', c'.
 

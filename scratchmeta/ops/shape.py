@@ -7,10 +7,12 @@ concat        <-> slicing         pad, flip, roll, transpose and reshape likewis
 
 import builtins
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from scratchmeta import backend
 from scratchmeta.backend import xp
-from scratchmeta.core import primitive
+from scratchmeta.core import Array, Shape, Value, X, primitive
 
 
 def _axis(axis, ndim):
@@ -24,13 +26,13 @@ def _axis(axis, ndim):
 
 
 @primitive(lambda g, y, x, shape: sum_to(g, x.shape), None)
-def broadcast_to(x, shape):
+def broadcast_to(x: X, shape: Shape) -> X:
     """x copied along new leading axes and along axes of length 1 until it has this shape."""
     return backend.broadcast_to(x, shape)
 
 
 @primitive(lambda g, y, x, shape: broadcast_to(g, x.shape), None)
-def sum_to(x, shape):
+def sum_to(x: X, shape: Shape) -> X:
     """x added up over what `broadcast_to` would copy: the adjoint of broadcast_to."""
     extra = x.ndim - len(shape)
     ones = [i for i, n in enumerate(shape) if n == 1 and x.shape[extra + i] != 1]
@@ -41,7 +43,7 @@ def sum_to(x, shape):
     return x.sum(axis=axes, keepdims=False).reshape(shape)
 
 
-def like(g, x):
+def like(g: X, x: Value) -> X:
     """The cotangent g of a result summed to the shape of the argument x that broadcasting
     copied."""
     shape = getattr(x, "shape", ())
@@ -52,7 +54,7 @@ def like(g, x):
 
 
 @primitive(lambda g, y, x, shape: reshape(g, x.shape), None)
-def reshape(x, shape):
+def reshape(x: X, shape: Shape) -> X:
     """x with the same numbers in the same order in another shape; one length may be -1."""
     return x.reshape(shape)
 
@@ -69,18 +71,18 @@ def _transpose(x, axes):
     return x.transpose(axes)
 
 
-def transpose(x, axes=None):
+def transpose(x: X, axes: Sequence[int] | None = None) -> X:
     """x with its axes in this order; without one, in reverse order."""
     axes = range(x.ndim)[::-1] if axes is None else [_axis(a, x.ndim) for a in axes]
     return _transpose(x, tuple(axes))
 
 
-def matrix_transpose(x):
+def matrix_transpose(x: X) -> X:
     """x with its last two axes exchanged, a stack of matrices (..., n, m) -> (..., m, n)."""
     return _transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-def moveaxis(x, source, destination):
+def moveaxis(x: X, source: int, destination: int) -> X:
     """x with the axis `source` moved to `destination`."""
     source, destination = _axis(source, x.ndim), _axis(destination, x.ndim)
     axes = [a for a in range(x.ndim) if a != source]
@@ -88,13 +90,13 @@ def moveaxis(x, source, destination):
     return _transpose(x, tuple(axes))
 
 
-def expand_dims(x, axis):
+def expand_dims(x: X, axis: int) -> X:
     """x with a new axis of length 1 at this place of the result."""
     axis = _axis(axis, x.ndim + 1)
     return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
-def squeeze(x, axis):
+def squeeze(x: X, axis: int) -> X:
     """x without this axis, which must have length 1."""
     axis = _axis(axis, x.ndim)
     if x.shape[axis] != 1:
@@ -112,13 +114,13 @@ def _is_basic(index):
 
 
 @primitive(lambda g, y, x, index: scatter_add(g, index, x.shape), None)
-def getitem(x, index):
+def getitem(x: X, index: Any) -> X:
     """x[index], with NumPy's basic and advanced indexing."""
     return x[index]
 
 
 @primitive(lambda g, y, x, index, shape: like(getitem(g, index), x), None, None)
-def scatter_add(x, index, shape):
+def scatter_add(x: X, index: Any, shape: Shape) -> X:
     """Zeros of this shape with x added at `index`: the adjoint of getitem.
 
     A place that an index of integers names twice gets both numbers.
@@ -131,12 +133,12 @@ def scatter_add(x, index, shape):
     return out
 
 
-def take(x, indices, axis=0):
+def take(x: X, indices: Array, axis: int = 0) -> X:
     """x[..., indices, ...]: the entries at `indices`, an array of integers, along an axis."""
     return getitem(x, (slice(None),) * _axis(axis, x.ndim) + (indices,))
 
 
-def take_along_axis(x, indices, axis=-1):
+def take_along_axis(x: X, indices: Array, axis: int = -1) -> X:
     """y[i, j] = x[i, indices[i, j]]: entries along an axis, chosen separately at every other
     place."""
     axis = _axis(axis, x.ndim)
@@ -150,7 +152,7 @@ def take_along_axis(x, indices, axis=-1):
     return getitem(x, tuple(index))
 
 
-def split(x, parts, axis=-1):
+def split(x: X, parts: int | Sequence[int], axis: int = -1) -> list[X]:
     """x cut along an axis, as a list: into `parts` equal pieces, or into pieces of these
     lengths."""
     axis = _axis(axis, x.ndim)
@@ -183,12 +185,12 @@ def _concat(*arrays, axis):
     return xp(*arrays).concatenate(arrays, axis=axis)
 
 
-def concat(arrays, axis=0):
+def concat(arrays: Sequence[Value], axis: int | None = 0) -> Value:
     """The arrays end to end along an existing axis; with axis=None their numbers in one vector."""
     return _concat(*arrays, axis=None if axis is None else _axis(axis, arrays[0].ndim))
 
 
-def stack(arrays, axis=0):
+def stack(arrays: Sequence[Value], axis: int = 0) -> Value:
     """The arrays, all of one shape, side by side along a new axis."""
     return concat([expand_dims(a, axis) for a in arrays], axis)
 
@@ -205,7 +207,7 @@ def _pad(x, widths, value):
     return xp(x).pad(x, widths, constant_values=value)
 
 
-def pad(x, widths, value=0.0):
+def pad(x: X, widths: Sequence[tuple[int, int]], value: float = 0.0) -> X:
     """x with `value` around it: widths[i] = (before, after) numbers along axis i."""
     if len(widths) != x.ndim:
         raise ValueError(f"pad: wanted widths for {x.ndim} axes, got {len(widths)}")
@@ -213,12 +215,12 @@ def pad(x, widths, value=0.0):
 
 
 @primitive(lambda g, y, x, axis: flip(g, axis), None)
-def flip(x, axis):
+def flip(x: X, axis: int | tuple[int, ...]) -> X:
     """x in reverse order along an axis, or along several."""
     return xp(x).flip(x, axis)
 
 
 @primitive(lambda g, y, x, shift, axis: roll(g, -shift, axis), None, None)
-def roll(x, shift, axis):
+def roll(x: X, shift: int, axis: int) -> X:
     """x moved by `shift` places along an axis; what leaves at one end enters at the other."""
     return xp(x).roll(x, shift, _axis(axis, x.ndim))

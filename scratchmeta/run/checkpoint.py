@@ -6,17 +6,22 @@
     RUN/best.safetensors    the state that did best on the validation episodes, of equals the last
 
 A checkpoint is one safetensors file: arrays named params/... and optimizer/... by their path in
-the tree, and in its header the step, the best validation so far and the algorithm. Everything is
-written beside its name and moved over it in one step (os.replace), so a reader sees the old file
-or the new one. A lock on RUN/.lock keeps a second process from training in the folder.
+the tree, and in its header the step, the best validation so far, the algorithm, and a digest of
+all that, so that a damaged one is refused. Everything is written beside its name and moved over it
+in one step (os.replace), so a reader sees the old file or the new one. A lock on RUN/.lock keeps a
+second process from training in the folder.
 """
 
+import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,9 +34,15 @@ try:
 except ImportError:  # Windows has no such locks: there two processes are not kept apart
     fcntl = None
 
-FORMAT = "scratchmeta-1"  # the layout described above; a reader refuses any other
-_LOCK = ".lock"
-FILES = ("metrics.jsonl", "last.safetensors", "best.safetensors", "episode.png", "learning.png")
+FORMAT = "scratchmeta-2"  # the layout described above; a reader refuses any other
+_LOCK, _PARTIAL = ".lock", ".partial"
+_WRITTEN = ("metrics.jsonl", "last.safetensors", "best.safetensors")
+FILES = (*_WRITTEN, "episode.png", "learning.png")
+# What is read from config.json beside the configuration itself, and of which type it must be.
+_ENTRIES = {
+    "algorithm": str, "data": str, "preset": str, "backend": str, "data_dir": str | None,
+    "resumed_by": list, "resumed_from": dict,
+}  # fmt: skip
 
 
 class CheckpointError(ValueError):
@@ -53,6 +64,11 @@ class State(NamedTuple):
 
 def save_state(path: Path, state: State, algorithm: str) -> None:
     """Writes the checkpoint `path`, atomically."""
+    write_atomically(path, _encoded(state, algorithm))
+
+
+def _encoded(state: State, algorithm: str) -> bytes:
+    """The content of a checkpoint."""
     trees = {"params": state.params, "optimizer": state.optimizer}
     arrays = dict(zip(tree.paths(trees), tree.flatten(tree.to_numpy(trees))[0], strict=True))
     header = {
@@ -64,8 +80,19 @@ def save_state(path: Path, state: State, algorithm: str) -> None:
     }
     # safetensors writes the bytes as they lie, so they must lie in C order
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    header["sha256"] = _digest(header, arrays)
     # one entry, because safetensors writes several in any order, and equal states make equal files
-    write_atomically(path, save(arrays, metadata={"scratchmeta": json.dumps(header)}))
+    return save(arrays, metadata={"scratchmeta": json.dumps(header)})
+
+
+def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of the header's other entries and of the arrays with their names and types."""
+    entries = {name: value for name, value in header.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array)
+    return digest.hexdigest()
 
 
 def load_state(path: Path, like: State, algorithm: str) -> State:
@@ -74,7 +101,7 @@ def load_state(path: Path, like: State, algorithm: str) -> State:
     `like.optimizer` may be None: then only the parameters are read. Arrays come out on the
     backend in use.
 
-    Raises CheckpointError for a missing, truncated or foreign file, for one of another algorithm,
+    Raises CheckpointError for a missing, damaged or foreign file, for one of another algorithm,
     and naming the first array that does not fit, what was wanted and what was got.
     """
     header, arrays = _read(path)
@@ -95,17 +122,25 @@ def load_state(path: Path, like: State, algorithm: str) -> State:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
+        raise CheckpointError(
+            f"{path}: no such checkpoint; a run that was killed as it began, --overwrite begins "
+            "anew"
+        )
     path.open("rb").close()  # says so where it may not be read
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("scratchmeta", "{}"))
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     found = header.get("format") if isinstance(header, dict) else header
     if found != FORMAT:
         raise CheckpointError(f"{path}: wanted a checkpoint of format {FORMAT!r}, got {found!r}")
+    if (got := _digest(header, arrays)) != header.get("sha256"):
+        raise CheckpointError(
+            f"{path}: damaged since it was written: wanted content of SHA-256 "
+            f"{header.get('sha256')}, got {got}"
+        )
     return header, arrays
 
 
@@ -132,19 +167,39 @@ def _fit(path: Path, group: str, wanted: Any, arrays: dict[str, np.ndarray]) -> 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces the file `path` in one moment: written beside it, flushed to disk, moved over it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    _replace({path: content})
+
+
+def _replace(contents: Mapping[Path, bytes], delete: Iterable[Path] = ()) -> None:
+    """Replaces files of one folder, in their order, once all are written beside their places.
+
+    In between `delete` are deleted.
+    """
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}") for path in contents}
     try:
-        with _naming(path):
-            with open(beside, "wb") as file:
+        for path, content in contents.items():
+            with _naming(path), open(beside[path], "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+        for path in delete:
+            path.unlink(missing_ok=True)
+        for path, written in beside.items():
+            os.replace(written, path)
+            _flush_folder(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        for written in beside.values():
+            written.unlink(missing_ok=True)
 
 
-_PARTIAL = ".partial"
+def _flush_folder(folder: Path) -> None:
+    """Brings the names in a folder to disk, where that can be asked for (not on Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -167,6 +222,7 @@ class Run:
     def __init__(self, path: Path, config: dict) -> None:
         self.path = path
         self.config = config
+        self._held: BinaryIO | None = None
 
     @classmethod
     def create(
@@ -176,20 +232,23 @@ class Run:
         must have the key "algorithm".
 
         Raises FileExistsError if the folder holds anything, unless it holds a run and `overwrite`
-        is true: then that run's files are deleted, once `first` is safely written. CheckpointError
-        if another process trains there.
+        is true: then that run's files are deleted, once the new ones are safely written beside
+        them. CheckpointError if another process trains there.
+
+        Killed at any moment it leaves the old run, the new one, or a configuration without a
+        checkpoint, which can be overwritten: never the one's configuration with the other's.
         """
         path = Path(path)
         cls.refuse(path, overwrite)
-        path.mkdir(parents=True, exist_ok=True)
+        _make_folders(path)
         run = cls(path, config)
         run.hold()
         try:
-            run.save("last", first)
-            for name in FILES:
-                if path / name != run.checkpoint("last"):
-                    (path / name).unlink(missing_ok=True)
-            run.record()
+            began = {
+                path / "config.json": run._recorded(),
+                run.checkpoint("last"): _encoded(first, config["algorithm"]),
+            }
+            _replace(began, delete=[path / name for name in FILES])
         except BaseException:
             run.release()
             raise
@@ -199,14 +258,16 @@ class Run:
     def refuse(cls, path: str | os.PathLike, overwrite: bool) -> None:
         """Raises what `create` raises about the folder as it is."""
         path = Path(path)
-        if path.is_dir() and any(file.name != _LOCK for file in path.iterdir()):
-            if not overwrite:
-                if (path / "config.json").is_file():
-                    advice = f"--resume {path} continues it, --overwrite begins anew"
-                else:
-                    advice = "wanted a new folder, an empty one, or a run's"
-                raise FileExistsError(f"{path}: exists and is not empty; {advice}")
+        if not path.is_dir() or all(map(_is_remnant, path.iterdir())):
+            return
+        if overwrite or _rest_of_a_run(path):
             cls.open(path)  # refuses to delete from a folder that is not a run's
+            return
+        if (path / "config.json").is_file():
+            advice = f"--resume {path} continues it, --overwrite begins anew"
+        else:
+            advice = "wanted a new folder, an empty one, or a run's"
+        raise FileExistsError(f"{path}: exists and is not empty; {advice}")
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Run":
@@ -215,13 +276,24 @@ class Run:
         try:
             config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if rest := _rest_of_a_run(path):
+                raise CheckpointError(
+                    f"{path}: holds {rest} but no config.json, so it can be neither resumed nor "
+                    "overwritten; delete it, or name another folder"
+                ) from None
             raise CheckpointError(f"{path}: not a run folder (no config.json in it)") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{path / 'config.json'}: not readable as JSON ({error})"
             ) from error
         if not isinstance(config, dict) or "algorithm" not in config:
             raise CheckpointError(f"{path / 'config.json'}: does not name its algorithm")
+        for name in config.keys() & _ENTRIES.keys():
+            if not isinstance(config[name], wanted := _ENTRIES[name]):
+                kind = getattr(wanted, "__name__", wanted)
+                raise CheckpointError(
+                    f"{path / 'config.json'}: {name}: wanted {kind}, got {config[name]!r:.60}"
+                )
         return cls(path, config)
 
     def hold(self) -> None:
@@ -245,13 +317,30 @@ class Run:
 
     def release(self) -> None:
         """Lets other processes train in this folder."""
-        self._held.close()
+        held, self._held = self._held, None
+        held.close()
+
+    def _refuse_another_folder(self) -> None:
+        """Raises CheckpointError if the folder that is held does not lie in its place any more."""
+        if self._held is None:
+            return
+        try:
+            if os.path.samestat(os.stat(self.path / _LOCK), os.fstat(self._held.fileno())):
+                return
+        except FileNotFoundError:
+            pass
+        raise CheckpointError(
+            f"{self.path}: was moved, deleted or replaced while training in it; what is there now "
+            "is left alone, and the folder that was moved holds the last checkpoint"
+        )
 
     def record(self) -> None:
         """Writes `config` to config.json."""
-        write_atomically(
-            self.path / "config.json", json.dumps(self.config, indent=2).encode() + b"\n"
-        )
+        self._refuse_another_folder()
+        write_atomically(self.path / "config.json", self._recorded())
+
+    def _recorded(self) -> bytes:
+        return json.dumps(self.config, indent=2).encode() + b"\n"
 
     def checkpoint(self, name: str) -> Path:
         """The path of the checkpoint "last" or "best"."""
@@ -259,6 +348,7 @@ class Run:
 
     def save(self, name: str, state: State) -> None:
         """Writes the checkpoint "last" or "best"."""
+        self._refuse_another_folder()
         save_state(self.checkpoint(name), state, self.config["algorithm"])
 
     def load(self, name: str, like: State) -> State:
@@ -266,39 +356,83 @@ class Run:
         return load_state(self.checkpoint(name), like, self.config["algorithm"])
 
     def metrics(self, after: int) -> AbstractContextManager["Metrics"]:
-        """The metrics file, cut off after step `after` and open to be continued from there."""
+        """The metrics file, cut off after step `after` and open to be continued from there.
+
+        Warns where it has not a line for each step that far.
+        """
         path = self.path / "metrics.jsonl"
-        kept = "".join(json.dumps(line) + "\n" for line in self.history() if line["step"] <= after)
-        write_atomically(path, kept.encode())
+        kept = [line for line in self.history() if line["step"] <= after]
+        steps = [line["step"] for line in kept if "loss" in line]
+        if steps != list(range(1, after + 1)):
+            warnings.warn(
+                f"{path}: wanted the losses of steps 1 to {after}, which the checkpoint has done, "
+                f"got {len(steps)} of them; what is missing stays so",
+                stacklevel=2,
+            )
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         return appended(path)
 
     def history(self) -> list[dict]:
         """The lines of metrics.jsonl, without a last one that a crash left half written.
 
-        Raises CheckpointError for any other line that is not an object with a step.
+        Raises CheckpointError for any other line that is not an object of numbers with a step.
         """
         path = self.path / "metrics.jsonl"
         written = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         lines: list[dict] = []
         for number, line in enumerate(written, 1):
             try:
-                lines.append(json.loads(line))
-                lines[-1]["step"] + 0
-            except (ValueError, TypeError, KeyError):
+                lines.append(_metrics(json.loads(line)))
+            except (ValueError, RecursionError):
                 if number == len(written) and not line.endswith(b"\n"):
                     break
                 raise CheckpointError(
-                    f"{path}: line {number}: wanted an object with a step, got {line[:60]!r}"
+                    f"{path}: line {number}: wanted an object with a step and a loss, or a "
+                    f"validation and its ci95, got {line[:60]!r}"
                 ) from None
         return lines
 
 
+def _metrics(line: Any) -> dict[str, float]:
+    """A line of metrics.jsonl; raises ValueError for anything else."""
+    names = set(line) if isinstance(line, dict) else set()
+    if names not in ({"step", "loss"}, {"step", "validation", "ci95"}):
+        raise ValueError
+    if type(line["step"]) is not int or not all(type(v) in (int, float) for v in line.values()):
+        raise ValueError
+    return line
+
+
+def _rest_of_a_run(path: Path) -> str:
+    """The names of a run's files in a folder without its config.json."""
+    if (path / "config.json").is_file():
+        return ""
+    return " and ".join(name for name in _WRITTEN if (path / name).is_file())
+
+
+def _is_remnant(file: Path) -> bool:
+    """Whether a file of a folder is nothing: a lock, or what a run had half written when killed."""
+    names = [re.escape(name) for name in ("config.json", *FILES)]
+    return bool(re.fullmatch(rf"\{_LOCK}|\.({'|'.join(names)})\.\d+\{_PARTIAL}", file.name))
+
+
+def _make_folders(path: Path) -> None:
+    """The folder and all above it; Path.mkdir would call itself once for each."""
+    missing = itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents))
+    for folder in reversed(list(missing)):
+        folder.mkdir(exist_ok=True)
+
+
 class Metrics:
-    """Writes one JSON object a line; `flush` hands the lines to the operating system."""
+    """Writes one JSON object a line."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
-        self.flush = file.flush
+
+    def flush(self) -> None:
+        """Brings the lines to disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def write(self, step: int, **values: float) -> None:
         """One line: {"step": step, name: value, ...}."""

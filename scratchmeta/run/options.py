@@ -77,6 +77,14 @@ def of_type(made: type, options: Any) -> Any:
     return made(**{f.name: getattr(options, f.name) for f in dataclasses.fields(made)})
 
 
+def refuse_empty(argv: Sequence[str]) -> None:
+    """Raises UsageError for an empty argument: as a path it would be the folder one is in."""
+    for before, argument in zip(("", *argv), argv, strict=False):
+        option, given, value = argument.partition("=")
+        if not argument or (given and not value and option.startswith("--")):
+            raise UsageError(f"{option or before or 'command'}: wanted a value, got ''")
+
+
 def parse(
     options: type[Options],
     argv: Sequence[str],

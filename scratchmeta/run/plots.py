@@ -1,5 +1,6 @@
 """Pictures of a run: an episode with its predictions, and the learning curve. Needs matplotlib."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from scratchmeta import episodes
 from scratchmeta.analysis.taylor import Expansion
-from scratchmeta.run.checkpoint import Run
+from scratchmeta.run.checkpoint import Run, write_atomically
 from scratchmeta.run.evaluation import TEST
 from scratchmeta.run.experiment import Saved, algorithm, of_length
 from scratchmeta.tree import to_backend, to_numpy
@@ -35,7 +36,14 @@ def episode(run: Saved, path: Path, number: int = 0, length: int | None = None) 
     classes = _images if batch.query_x.ndim == 5 else _probabilities
     draw = {"i": classes, "f": _wave, "b": _sequence}[batch.query_y.dtype.kind]
     figure = draw(run, batch)
-    figure.savefig(path, dpi=120)
+    return _saved(figure, path)
+
+
+def _saved(figure: Figure, path: str | Path) -> Path:
+    """Writes a picture: the whole of it, or none."""
+    content, path = io.BytesIO(), Path(path)
+    figure.savefig(content, dpi=120, format=path.suffix[1:] or "png")
+    write_atomically(path, content.getvalue())
     return path
 
 
@@ -170,8 +178,7 @@ def learning(run: Run, path: Path) -> Path:
         right = axis.twinx()
         right.errorbar(*validation[:, :2].T, yerr=validation[:, 2], color=RIGHT, capsize=2)
         right.set_ylabel("validation, with its 95 % interval", color=RIGHT)
-    figure.savefig(path, dpi=120)
-    return path
+    return _saved(figure, path)
 
 
 def expansions(found: Sequence[Expansion], path: Path) -> Path:
@@ -200,5 +207,4 @@ def expansions(found: Sequence[Expansion], path: Path) -> Path:
         axis.grid(color="0.92")
     panels[0].set_ylabel("residual / gradient")
     panels[0].legend(title="less A and B; dashed: less A", fontsize=8, title_fontsize=8)
-    figure.savefig(path, dpi=120)
-    return path
+    return _saved(figure, path)

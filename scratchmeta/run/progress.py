@@ -1,13 +1,37 @@
 """Progress on standard error: a bar on a terminal, a plain line now and then anywhere else.
 
 train ━━━━━━━━━━━━╸━━━━━━━━ 240/400  loss 0.312  validation 91.2 %  0:00:41
+
+Where nobody reads it (any more), the work goes on without it.
 """
 
+import os
 import sys
 import time
+from typing import TextIO
 
 BAR_INTERVAL = 0.1  # seconds between redraws: the loop must not wait for its own bar
 LINE_INTERVAL = 10.0  # seconds between lines where there is no terminal
+
+
+def say(text: str) -> None:
+    """Prints a line on standard error; where that fails, standard error leads nowhere from now on.
+
+    So nothing else that is written to it fails, not even at the end, where Python writes what it
+    still holds.
+    """
+    if sys.stderr is None:  # closed from the start
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # its reader is gone, its disk is full
+        nowhere(sys.stderr)
+
+
+def nowhere(stream: TextIO) -> None:
+    """Lets a standard stream that cannot be written to lead nowhere."""
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), stream.fileno())
 
 
 class Progress:
@@ -24,7 +48,7 @@ class Progress:
         self.bar = None
 
     def __enter__(self) -> "Progress":
-        if self.shown and sys.stderr.isatty():
+        if self.shown and sys.stderr is not None and sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
 
@@ -48,7 +72,10 @@ class Progress:
         if self.done > self.said:
             self._report()
         if self.bar is not None:
-            self.bar.stop()
+            try:
+                self.bar.stop()
+            except OSError:  # the terminal is gone
+                nowhere(sys.stderr)
 
     def update(self, done: int, note: str) -> None:
         """Says that `done` of the total are done, with a note such as the loss."""
@@ -68,4 +95,4 @@ class Progress:
             if self.start < self.done < self.total:
                 pace = (self.reported - self.began) / (self.done - self.start)
                 parts.append(f"{pace * (self.total - self.done):.0f} s left")
-            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+            say("  ".join(part for part in parts if part))

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -178,9 +178,7 @@ def step(
 ) -> tuple[float, State]:
     """The loss of a batch of episodes, and the state after a step against its gradient."""
     loss, grads = algorithm.meta_gradient(state.params, batch)
-    loss = float(loss)
-    _refuse_non_finite("loss", loss, state.step + 1, settings)
-    _refuse_non_finite("gradient of ", grads, state.step + 1, settings)
+    loss = _finite_loss(loss, grads, state.step + 1, settings)
     if settings.clip_norm:
         grads = optim.clip_by_norm(grads, settings.clip_norm)
     if settings.clip_value:
@@ -192,6 +190,17 @@ def step(
 def _in_c_order(params: Any) -> Any:
     """The parameters in the layout a checkpoint gives them back in: BLAS may round by layout."""
     return tree.map(lambda p: backend.xp(p).asarray(p, order="C"), params)
+
+
+def _finite_loss(loss: Any, grads: Any, step: int, settings: Training) -> float:
+    """The loss, once it and the gradients are known to be finite: one look at the device."""
+    xp, leaves = backend.xp(loss), tree.flatten(grads)[0]
+    vector = xp.concatenate([xp.asarray(loss).ravel(), *(g.ravel() for g in leaves)])
+    value, finite = tree.to_numpy(xp.stack([vector[0], xp.isfinite(vector).all()]))
+    if not finite:
+        _refuse_non_finite("loss", xp.asarray(loss), step, settings)
+        _refuse_non_finite("gradient of ", grads, step, settings)
+    return float(value)
 
 
 def _refuse_non_finite(what: str, values: Any, step: int, settings: Training) -> None:
@@ -259,7 +268,8 @@ class _Signals:
         if self.raising:
             raise KeyboardInterrupt
         if self.say:  # print might be in the middle of another line
-            os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
+            with suppress(OSError):  # Ctrl-C has ended the reader too
+                os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step\n".encode())
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

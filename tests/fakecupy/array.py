@@ -51,6 +51,7 @@ class ndarray:
     itemsize = property(lambda self: self._host.itemsize)
     T = property(lambda self: ndarray(self._host.T))
     real = property(lambda self: ndarray(self._host.real))
+    imag = property(lambda self: ndarray(self._host.imag))
     data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
 
     @property

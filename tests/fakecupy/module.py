@@ -154,6 +154,8 @@ class _Ufunc:
         """target[index] = ufunc(target[index], values), one after another."""
         if self.name not in ("add", "maximum", "minimum"):
             raise NotImplementedError(f"CuPy has no {self.name}.at")
+        if target.dtype.kind not in "iuf":
+            raise TypeError(f"cupy.{self.name}.at: no {target.dtype}")
         self.ufunc.at(target._host, unwrapped(index, "at"), unwrapped(values, "at"))
 
 

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 def read(argv: Sequence[str]) -> tuple[Config, TrainOptions]:
     """The configuration that a command line asks for, and its options."""
     resume, network = _value(argv, "--resume"), _value(argv, "--network")
-    if resume:
+    if resume is not None:
         record = Run.open(resume).config
         config = _recorded(Path(resume), record, argv, network)
         data_dir = record.get("data_dir")
@@ -69,7 +69,7 @@ def read(argv: Sequence[str]) -> tuple[Config, TrainOptions]:
     else:
         config, more = _preset(argv, network), {"backend": backend.current()}
     options = parse(_options(config), argv, "train", _defaults(config, more))
-    if resume:
+    if resume is not None:
         _refuse_changes(config, options)
     return _asked(config, options), options
 
