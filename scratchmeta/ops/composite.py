@@ -2,13 +2,13 @@
 
 import functools
 import inspect
-from collections.abc import Callable
 from typing import Any
 
-from scratchmeta.core import P, R, explain
+from scratchmeta.core import explain
 
 
-def composite(f: Callable[P, R]) -> Callable[P, R]:
+@functools.cache  # an operation of two names is one operation
+def composite(f: Any) -> Any:
     """f; OperationError, not AttributeError or TypeError, for a list in an array's place."""
     names = list(inspect.signature(f).parameters)
 
@@ -19,6 +19,5 @@ def composite(f: Callable[P, R]) -> Callable[P, R]:
         except (AttributeError, TypeError) as error:
             raise explain(op, args, kwargs, error) from error
 
-    made: Any = op
-    made.names = names
-    return made
+    op.names = names
+    return op
