@@ -7,6 +7,7 @@ from collections.abc import Callable
 from scratchmeta.core import explain
 
 
+@functools.cache  # an operation of two names is one operation
 def composite(f: Callable) -> Callable:
     """f; OperationError, not AttributeError or TypeError, for a list in an array's place."""
     names = list(inspect.signature(f).parameters)
