@@ -248,7 +248,8 @@ class Run:
                 path / "config.json": run._recorded(),
                 run.checkpoint("last"): _encoded(first, config["algorithm"]),
             }
-            _replace(began, delete=[path / name for name in FILES])
+            # the old checkpoint first: without it nothing of the old run can be resumed
+            _replace(began, delete=[run.checkpoint("last"), *(path / name for name in FILES)])
         except BaseException:
             run.release()
             raise
