@@ -142,8 +142,10 @@ class Campaign:
             status, said = self.wait(self.start(argv))
         if status != 0 or results(run) != self.wanted[name]:
             self.failures.append(f"{what}: then status {status}: {said}")
+            outcome = "FAILED"
         elif list(run.glob("*.partial")) or list(run.glob(".*.partial")):
             self.failures.append(f"{what}: left {list(run.glob('.*'))}")
+            outcome = "FAILED"
         self.tally[kind, outcome] += 1
 
     # --- damage ---

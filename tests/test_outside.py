@@ -146,7 +146,7 @@ def test_a_module_is_loaded_only_when_named_or_brought_by_a_package(run, monkeyp
     assert "mine:Mine: no installed package brings it" in refused(capsys, "evaluate", "run")
     assert not Path("was-loaded").exists()
     assert main(["evaluate", "run", "--episodes", "3", "--algorithm", "mine:Mine"]) == 0
-    monkeypatch.setattr(outside, "entry_points", lambda: {"my-method": "mine:Mine"})
+    monkeypatch.setattr(outside, "brought", lambda: {"my-method": "mine:Mine"})
     assert main(["evaluate", "run", "--episodes", "3"]) == 0
     capsys.readouterr()
     assert "my-method" in REGISTRY

@@ -57,7 +57,7 @@ def _entered(name: str) -> str:
     """The name of a row, which is made where the name is that of an algorithm from outside."""
     from scratchmeta.verify.cases import CASES, algorithms
 
-    if name in CASES or not (outside.is_outside(name) or name in outside.entry_points()):
+    if name in CASES or not (outside.is_outside(name) or name in outside.brought()):
         return name
     entry = presets.entry(name)
     if entry.name not in CASES:
