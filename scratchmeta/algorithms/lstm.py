@@ -20,7 +20,7 @@ Differs from the paper
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class LSTMBaseline(Algorithm):
     "one-hot" gives labels 0 ... ways − 1 to and expects them from the network as one of `ways`,
     "strings" numbers below 3125 as five letters, each one of 5.
     """
+
+    equal_shots: ClassVar[bool] = True
 
     image_size: Given[int] = 20
     ways: Given[int] = 5

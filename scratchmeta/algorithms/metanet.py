@@ -125,6 +125,7 @@ class MetaNet(Algorithm):
     """
 
     head: ClassVar[bool] = True
+    equal_shots: ClassVar[bool] = True
 
     network: Given[SlowFast]
     hidden: Count = 20

@@ -69,6 +69,7 @@ class Reptile(Algorithm):
     """
 
     head: ClassVar[bool] = True
+    equal_shots: ClassVar[bool] = True
 
     network: Given[Any]
     inner_lr: Positive = 1e-3

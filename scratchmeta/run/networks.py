@@ -14,6 +14,7 @@ from scratchmeta import nn
 from scratchmeta.algorithms import relation, slow_fast
 from scratchmeta.algorithms.siamese import koch_network
 from scratchmeta.fields import Count, Sizes, at_least, check
+from scratchmeta.run import structure
 
 Pooling = Literal["max", "stride"]
 
@@ -140,6 +141,18 @@ class MLPWithAttributes(_WithAttributes):
         """Both networks, by the names that the algorithm has for them."""
         network = nn.MLP([given.n_inputs, *self.hidden, self.features])
         return {"network": network, "attribute_network": self.attribute_network(given)}
+
+
+@dataclass(frozen=True)
+class Layers(Options):
+    """Networks that a script made, by their structure."""
+
+    structure: str = "{}"
+    """The networks by the names that the algorithm has for them (scratchmeta.run.structure)."""
+
+    def build(self, given: Any) -> dict[str, Any]:
+        """The networks."""
+        return structure.read(self.structure)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from scratchmeta import data
 from scratchmeta.fields import Count, lengths
@@ -21,6 +21,11 @@ class Copy(Data):
     """Bits of a vector."""
     lengths: Lengths = (1, 20)
     """Vectors in the shortest and in the longest sequence."""
+
+    @classmethod
+    def recognised(cls, train: Any) -> "Copy | None":
+        """Those of a `data.Copy`."""
+        return cls(train.bits, tuple(train.lengths)) if type(train) is data.Copy else None
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """The same three times: sequences are told apart by their numbers."""
