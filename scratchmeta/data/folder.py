@@ -50,7 +50,7 @@ class Folder(ImageDataset):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | os.PathLike,
         split: str = "train",
         image_size: int = 84,
         channels: int = 3,
