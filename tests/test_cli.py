@@ -311,7 +311,7 @@ def test_siamese_networks_verify_and_classify_within_alphabets(
     assert main(["evaluate", "siamese", *asked]) == 0
     text = capsys.readouterr().out
     assert "14-way 1-shot, 20 test episodes within an alphabet" in text
-    assert re.search(r"same or different, pairs of one alphabet \d\d\.\d\d%", text)
+    assert re.search(r"same or different, pairs of one alphabet \d\d\.\d\d %", text)
     error = refused(capsys, "evaluate", "siamese", "--within-alphabet", "--n-way", "60")
     assert re.match(r"n_way: at most the \d\d classes of WithinAlphabet", error)
 
