@@ -3,9 +3,9 @@
 A step is a meta-gradient and Adam; "checked" is the library's own step, which also looks whether
 the loss and the gradients are finite. Gradients are compared with the CPU's in float64 and float32,
 |got − wanted| / |wanted| over all of them, and with torch's where there is a twin, before anything
-is timed (in float32, where a rectifier or a maximum falls on the other side, they differ by more than
-rounding). Launches, host copies and the time that the card is busy are counted by torch's profiler,
-which sees CuPy's work too. TF32 is off.
+is timed (in float32, where a rectifier or a maximum falls on the other side, they differ by more
+than rounding). Launches, host copies and the time that the card is busy are counted by torch's
+profiler, which sees CuPy's work too. TF32 is off.
 
     python benchmarks/gpu.py --parts steps
 """
