@@ -14,6 +14,7 @@ from scratchmeta.data import Described, Shuffled, WithinAlphabet, one_shot_runs
 from scratchmeta.data.one_shot_runs import WAYS
 from scratchmeta.run import evaluation, experiment
 from scratchmeta.run.options import Backend, Folder, Named, UsageError, parse
+from scratchmeta.shown import percent
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if options.one_shot_runs:
         print(f"{run.config.algorithm} on {run.config.data}, one-shot runs of {WAYS} ways")
-        print(f"  error rate {found['error_rate']:.2%} of {found['trials']} trials")
-        print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
+        print(f"  error rate {percent(found['error_rate'])} of {found['trials']} trials")
+        print(f"  nearest neighbour on pixels {percent(found['nearest_neighbour'])}")
         return 0
     n_way, k_shot, n = found["n_way"], found["k_shot"], found["episodes"]
     what = f"{run.config.algorithm} on {run.config.data}"
@@ -81,14 +82,14 @@ def main(argv: Sequence[str]) -> int:
         for step, mse in enumerate(found.get("mse_by_step", [])):
             print(f"    after {step:2} inner steps {mse:.4f}")
     else:
-        print(f"  accuracy {found['accuracy']:.2%} ± {found['ci95']:.2%} (95 % interval)")
+        print(f"  accuracy {percent(found['accuracy'], found['ci95'])} (95 % interval)")
         if "nearest_neighbour" in found:
-            print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
-        print(f"  chance {found['chance']:.2%}")
+            print(f"  nearest neighbour on pixels {percent(found['nearest_neighbour'])}")
+        print(f"  chance {percent(found['chance'])}")
     if "verification" in found:
-        print(f"  same or different, pairs of one alphabet {found['verification']:.2%}")
+        print(f"  same or different, pairs of one alphabet {percent(found['verification'])}")
     for number, accuracy in enumerate(found.get("by_instance", []), 1):
-        print(f"  in sequences, image {number:2} of a class {accuracy:.2%}")
+        print(f"  in sequences, image {number:2} of a class {percent(accuracy)}")
     return 0
 
 
