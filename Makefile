@@ -15,7 +15,7 @@ GPU_TABLE := runs/gpu.md
 help:
 	@echo "make demo    train a few-shot learner (1 to 4 minutes), verify its gradients, draw an episode"
 	@echo "make test    lint and run the whole test suite"
-	@echo "make lint    ruff check and ruff format --check"
+	@echo "make lint    ruff check, ruff format --check and mypy"
 	@echo "make gpu     on a machine with an NVIDIA GPU: tests and gradients on it, then benchmarks"
 	@echo "             into $(GPU_TABLE), against torch where .venv has it"
 	@echo "make clean   delete .venv and everything built; runs/ stays"
@@ -42,6 +42,7 @@ test: $(VENV)/installed-test lint
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 gpu: gpu-is-here $(VENV)/installed-test
 	@$(PIP) --editable '.[cupy]'

@@ -20,7 +20,7 @@ Differs from the paper
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,12 +39,10 @@ Tree = Any
 class LSTMBaseline(Algorithm):
     """An LSTM that has to keep the task in its state.
 
-    `image_size` is that of the images (..., H, W, 1), `ways` the number of classes. `labels`
-    "one-hot" gives labels 0 ... ways − 1 to and expects them from the network as one of `ways`,
-    "strings" numbers below 3125 as five letters, each one of 5.
+    `image_size` and `image_channels` are those of the images (..., H, W, C), `ways` the number of
+    classes. `labels` "one-hot" gives labels 0 ... ways − 1 to and expects them from the network as
+    one of `ways`, "strings" numbers below 3125 as five letters, each one of 5.
     """
-
-    equal_shots: ClassVar[bool] = True
 
     image_size: Given[int] = 20
     ways: Given[int] = 5
@@ -53,7 +51,13 @@ class LSTMBaseline(Algorithm):
     labels: Literal["one-hot", "strings"] = "one-hot"
     """One of n_way labels, or five letters drawn anew for each class of an episode."""
     _: KW_ONLY
+    image_channels: Given[int] = 1
     task_chunk: Given[int | None] = None
+
+    @property
+    def equal_shots(self) -> bool:
+        """The support is read shot by shot."""
+        return True
 
     @property
     def fixes_ways(self) -> bool:
@@ -76,7 +80,7 @@ class LSTMBaseline(Algorithm):
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {lstm, out}."""
-        cell = nn.LSTM(self.image_size**2 + self.n_label, self.controller)
+        cell = nn.LSTM(self.image_size**2 * self.image_channels + self.n_label, self.controller)
         recurrent = nn.LSTM(self.n_read + self.controller, self.controller)
         lstm = cell.init(rng)
         if self.n_read:  # r_{t−1} enters the controller beside h_{t−1}

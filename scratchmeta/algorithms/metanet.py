@@ -125,7 +125,6 @@ class MetaNet(Algorithm):
     """
 
     head: ClassVar[bool] = True
-    equal_shots: ClassVar[bool] = True
 
     network: Given[SlowFast]
     hidden: Count = 20
@@ -133,6 +132,11 @@ class MetaNet(Algorithm):
     first_order: bool = False
     """Take the gradients that become fast weights for constants."""
     task_chunk: Given[int | None] = 1
+
+    @property
+    def equal_shots(self) -> bool:
+        """Pairs of them are made shot by shot."""
+        return True
 
     @cached_property
     def d(self) -> nn.LSTM:

@@ -69,7 +69,6 @@ class Reptile(Algorithm):
     """
 
     head: ClassVar[bool] = True
-    equal_shots: ClassVar[bool] = True
 
     network: Given[Any]
     inner_lr: Positive = 1e-3
@@ -88,6 +87,11 @@ class Reptile(Algorithm):
     """Adam as in the paper, or plain gradient descent."""
     loss: Given[Callable] = cross_entropy
     task_chunk: Given[int | None] = None
+
+    @property
+    def equal_shots(self) -> bool:
+        """Support examples are gone round shot by shot."""
+        return True
 
     @property
     def outer_optimizer(self) -> str | None:

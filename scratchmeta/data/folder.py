@@ -50,7 +50,7 @@ class Folder(ImageDataset):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | os.PathLike,
         split: str = "train",
         image_size: int = 84,
         channels: int = 3,
@@ -90,6 +90,10 @@ class Folder(ImageDataset):
         super().__init__(images, names, rotations, jitter, affine, spans[chosen])
         self.root, self.split, self.invert = root, split, invert
         self.shares, self.split_seed = tuple(shares), split_seed
+
+    def alphabet(self, name: str) -> str:
+        """The folder that a class is in: its classes are alike, as an alphabet's characters are."""
+        return name.rpartition("/")[0]
 
 
 def _classes(root: Path) -> dict[str, list[Path]]:

@@ -100,13 +100,14 @@ def lookup(algorithm: str, data: str | None = None, preset: str = "quick") -> Co
         choose(f"preset of {name}", preset, dict.fromkeys(p for _, p in table))
         data = next(d for d, p in table if p == preset)
     known = dict.fromkeys(d for d, _ in table)
-    like, changes = data, {}
-    if data not in known and data in datasets.NAMES and datasets.find(data).like in known:
-        made = datasets.find(data)
-        like, changes = made.like, {"dataset": made()}
+    brought = datasets.find(data) if data not in known and data in datasets.NAMES else None
+    like = brought.like if brought and brought.like in known else data
     choose(f"data for {name}", like, known)
     choose(f"preset of {name} on {data}", preset, [p for d, p in table if d == like])
-    return Config(name, data, preset, **(table[like, preset]._asdict() | changes))
+    chosen = table[like, preset]
+    if brought:
+        chosen = chosen._replace(dataset=brought()).trained(**brought.training)
+    return Config(name, data, preset, **chosen._asdict())
 
 
 def by_data(table: Mapping) -> dict[str, list[str]]:
@@ -131,14 +132,15 @@ def from_dict(
     `algorithm` is the class that was trained, or an object of it: then method and network are None.
     """
     named, loaded = dict(named or {}), recorded.get("loaded", {})
-    name, data = str(recorded["algorithm"]), recorded.get("data")
+    name = str(recorded["algorithm"])
+    data: Any = recorded.get("data")
     given = algorithm is not None and not isinstance(algorithm, type)
     if "unnamed" in recorded and not given:
         raise ValueError(
             f"a script trained it with what no name leads to ({recorded['unnamed']}); "
             "sm.load(RUN, algorithm=...) reads it with the algorithm itself"
         )
-    if given or algorithm is not None:
+    if algorithm is not None:
         found = described(type(algorithm) if given else algorithm, name)
     elif "algorithm" in loaded or named.get("algorithm"):
         how = named.get("algorithm"), resume
@@ -161,10 +163,11 @@ def from_dict(
                 outside.load_again(outside.NETWORK, loaded.get("network"), folder, *how)
             )
         }
-    types = {"dataset": {made}, "training": {Training}}
+    types: dict[str, set[Any]] = {"dataset": {made}, "training": {Training}}
     if not given:
         types |= {"network": networks, "method": {options(found.algorithm)}}
-    read = {s: _section(recorded, s, types[s]) if s in types else None for s in SECTIONS}
+    read: dict[str, Any] = dict.fromkeys(SECTIONS)
+    read |= {s: _section(recorded, s, kinds) for s, kinds in types.items()}
     return Config(name, data, recorded["preset"], **read)
 
 

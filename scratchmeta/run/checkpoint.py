@@ -6,11 +6,11 @@
     RUN/best.safetensors    the state that did best on the validation episodes, of equals the last
 
 A checkpoint is one safetensors file: arrays named params/... and optimizer/... by their path in
-the tree, calibrated/... what the algorithm's `calibrate` made of the parameters and training data
-that is not among them, and in its header the step, the best validation so far, the algorithm, and a
-digest of all that, so that a damaged one is refused. Everything is written beside its name and moved over it
-in one step (os.replace), so a reader sees the old file or the new one. A lock on RUN/.lock keeps a
-second process from training in the folder.
+the tree, calibrated/... what `calibrate` made of them and of training data that is not among them,
+and in its header the step, the best validation so far, the algorithm, and a digest of all that, so
+that a damaged one is refused. Everything is written beside its name and moved over it in one step
+(os.replace), so a reader sees the old file or the new one. A lock on RUN/.lock keeps a second
+process from training in the folder.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from scratchmeta import tree
+from scratchmeta.shown import html_table
 
 try:
     import fcntl as _fcntl
@@ -60,6 +61,17 @@ class State(NamedTuple):
     optimizer: Any  # nested dict of arrays
     best_score: float | None  # higher is better; None before the first validation
     best_step: int  # the step best_score was first reached at
+
+    def __repr__(self) -> str:  # without the numbers, of which there are many
+        arrays = tree.flatten(self.params)[0]
+        best = "" if self.best_score is None else f", best at step {self.best_step}"
+        numbers = sum(a.size for a in arrays)
+        return f"State(step {self.step}, {numbers:,} parameters in {len(arrays)} arrays{best})"
+
+    def _repr_html_(self) -> str:  # what notebooks ask for
+        names, arrays = tree.paths(self.params), tree.flatten(self.params)[0]
+        rows = [(n, a.dtype, tuple(a.shape)) for n, a in zip(names, arrays, strict=True)]
+        return html_table(repr(self), ("parameters", "dtype", "shape"), rows)
 
 
 # --- one checkpoint -----------------------------------------------------------------------------
@@ -119,7 +131,8 @@ def _new(params: Any, calibrated: Any) -> Any:
 def load_calibrated(path: Path, like: Any, algorithm: str) -> tuple[State, Any]:
     """The state in the checkpoint `path`, and the parameters as `predict` wants them.
 
-    The state is without the optimizer's. Raises as `load_state` does for parameters that are not as in `like`.
+    The state is without the optimizer's. Raises as `load_state` does for parameters that are not as
+    in `like`.
     """
     state = load_state(path, State(0, like, None, None, 0), algorithm)
     params = state.params
@@ -376,7 +389,8 @@ class Run:
     def release(self) -> None:
         """Lets other processes train in this folder."""
         held, self._held = self._held, None
-        held.close()
+        if held is not None:
+            held.close()
 
     def _refuse_another_folder(self) -> None:
         """Raises CheckpointError if the folder that is held does not lie in its place any more."""

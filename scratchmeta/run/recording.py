@@ -26,7 +26,7 @@ def record(algorithm: Any, dataset: Any, validation: Any, settings: Training) ->
     """What config.json is to say of a run with these."""
     from scratchmeta import __version__  # which imports this
 
-    cls = type(algorithm)
+    cls: Any = type(algorithm)
     name, (data, section, root) = _name(cls), _dataset(algorithm, dataset, validation, settings)
     try:
         outside.note(cls)
@@ -35,7 +35,7 @@ def record(algorithm: Any, dataset: Any, validation: Any, settings: Training) ->
         _refuse_another(algorithm, experiment.algorithm(config))
         made = config.as_dict()
     except (ValueError, TypeError, AttributeError) as error:
-        sections = {"dataset": section, "training": settings}
+        sections: dict[str, Any] = {"dataset": section, "training": settings}
         made = {
             "layout": LAYOUT, "algorithm": name, "data": data, "preset": PYTHON,
             **{part: {"type": type(x).__name__, **asdict(x)} for part, x in sections.items()},
@@ -83,13 +83,15 @@ def _name(cls: type) -> str:
 
 
 def _method(algorithm: Any) -> Any:
-    made = options(type(algorithm))
+    cls: Any = type(algorithm)
+    made = options(cls)
     return made(**{f.name: getattr(algorithm, f.name) for f in fields(made)})
 
 
 def _network(algorithm: Any) -> Any:
     """The options that its networks are built of: by their structure, or a class from outside."""
-    given = [f.name for f in fields_of(type(algorithm)) if f.given]
+    cls: Any = type(algorithm)
+    given = [f.name for f in fields_of(cls) if f.given]
     found = {name: getattr(algorithm, name, None) for name in given}
     found = {name: value for name, value in found.items() if hasattr(value, "init")}
     if not found:
@@ -103,12 +105,15 @@ def _network(algorithm: Any) -> Any:
 
 def _refuse_another(algorithm: Any, rebuilt: Any) -> None:
     """Raises ValueError if what the configuration leads to is not this algorithm."""
-    for f in fields_of(type(algorithm)):
+    cls: Any = type(algorithm)
+    for f in fields_of(cls):
         if not f.given or f.name == "task_chunk":  # which changes no more than rounding
             continue
         wanted, got = (structure.written(getattr(a, f.name)) for a in (algorithm, rebuilt))
         if wanted != got:
-            raise ValueError(f"{f.name}: {wanted:.80} does not follow from the data, {got:.80} does")
+            raise ValueError(
+                f"{f.name}: {wanted:.80} does not follow from the data, {got:.80} does"
+            )
 
 
 def _dataset(
@@ -122,7 +127,7 @@ def _dataset(
             if section is not None and repr(_wrapped(algorithm, inner)) == repr(dataset):
                 return name, section, getattr(inner, "root", None)
     batch = episodes.sample(dataset, *settings.shape, seed=settings.seed)
-    labels = {"i": "classes", "f": "numbers", "b": "bits"}[batch.query_y.dtype.kind]
+    labels: Any = {"i": "classes", "f": "numbers", "b": "bits"}[batch.query_y.dtype.kind]
     return PYTHON, datasets.InPython(batch.query_x.shape[2:], labels, repr(dataset)[:200]), None
 
 

@@ -47,7 +47,7 @@ def _encoded(value: Any) -> Any:
         return {name: _encoded(one) for name, one in value.items()}
     if isinstance(value, FunctionType):
         return {"function": _name(value)}
-    cls = type(value)
+    cls: Any = type(value)
     arguments = {f.name: _encoded(getattr(value, f.name)) for f in fields.fields(cls)}
     return {"of": _name(cls), **arguments}
 

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import backend, episodes, optim, tree
-from scratchmeta.episodes import Episode
+from scratchmeta.algorithms.protocol import Learner
+from scratchmeta.episodes import Dataset, Episode, EpisodeMaker
 from scratchmeta.run import recording
 from scratchmeta.run.checkpoint import Run, State, appended
 from scratchmeta.run.config import Training
@@ -45,11 +46,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    algorithm: Any,
-    dataset: Any,
+    algorithm: Learner,
+    dataset: Dataset | EpisodeMaker,
     settings: Training,
     *,
-    validation: Any = None,
+    validation: Dataset | EpisodeMaker | None = None,
     run: str | os.PathLike | None = None,
     config: dict | None = None,
     resume: bool = False,
@@ -131,9 +132,7 @@ def train(
                 if run is not None:
                     config = config or recording.record(algorithm, dataset, validation, settings)
                     first = calibrated(algorithm, before.params, dataset, settings)
-                    folder = Run.create(
-                        run, config, before, calibrated=first, overwrite=overwrite
-                    )
+                    folder = Run.create(run, config, before, calibrated=first, overwrite=overwrite)
                     stack.callback(folder.release)
                 metrics = stack.enter_context(
                     folder.metrics(after=0) if folder else appended(os.devnull)

@@ -19,7 +19,7 @@ PYTHON = "python"  # the name of data that a script made
 NAMES = sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def find(name: str) -> type:
+def find(name: str) -> type["Data"]:
     """The class of the data set `name`, or of what a script made."""
     if name == PYTHON:
         return InPython
@@ -37,6 +37,8 @@ class Data:
     """Whether it is read from a folder, which may not be there."""
     like: ClassVar[str | None] = None
     """The data set whose presets are taken, where an algorithm has none for this one."""
+    training: ClassVar[dict[str, Any]] = {}
+    """Options of training that are others than in these presets."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -65,10 +67,13 @@ class Images(Data):
 
     image_size: Any
     image_channels: Any = 1
-    ink: ClassVar[bool | None] = True
-    """Whether they are drawings with ink 1 on 0; None where that is not known."""
     resampling: ClassVar[str] = "BILINEAR"
     """Pillow's name for how pictures are brought to their size."""
+
+    @property
+    def ink(self) -> bool | None:
+        """Whether they are drawings with ink 1 on 0; None where that is not known."""
+        return True
 
     @property
     def example_shape(self) -> Any:
@@ -85,8 +90,8 @@ class InPython(Data):
     said: str = ""
     """What the dataset said of itself."""
 
-    ink: ClassVar[bool | None] = None
     resampling: ClassVar[str] = "BILINEAR"
+    ink: ClassVar[bool | None] = None
 
     @property
     def example_shape(self) -> Any:

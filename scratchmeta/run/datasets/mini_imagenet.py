@@ -14,13 +14,17 @@ class MiniImageNet(Images):
     """Colour photographs in the split of Ravi & Larochelle."""
 
     on_disk: ClassVar[bool] = True
-    image_channels: ClassVar[int] = 3
+    image_channels = 3
 
     image_size: Annotated[int, at_least(16)] = 84
     """Side of the images in pixels."""
 
-    ink: ClassVar[bool | None] = False
     resampling: ClassVar[str] = "LANCZOS"
+
+    @property
+    def ink(self) -> bool:
+        """Photographs have none."""
+        return False
 
     @classmethod
     def recognised(cls, train: Any) -> "MiniImageNet | None":

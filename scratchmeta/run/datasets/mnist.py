@@ -15,7 +15,7 @@ class MNIST(Images):
     """Ten handwritten digits, to test what was trained elsewhere."""
 
     on_disk: ClassVar[bool] = True
-    image_channels: ClassVar[int] = 1
+    image_channels = 1
 
     image_size: Annotated[int, at_least(16)] = 28
     """Side of the images in pixels."""

@@ -14,7 +14,7 @@ class Omniglot(Images):
     """Lake's handwritten characters."""
 
     on_disk: ClassVar[bool] = True
-    image_channels: ClassVar[int] = 1
+    image_channels = 1
 
     image_size: Annotated[int, at_least(16)] = 28
     """Side of the images in pixels."""
@@ -33,8 +33,8 @@ class Omniglot(Images):
         named = {"background-train": "lake", "train": "vinyals"}
         if type(train) is not data.Omniglot or train.split not in named:
             return None
-        changes = train.rotations, train.jitter, train.affine
-        return cls(train.image_shape[0], named[train.split], *changes)
+        how: Any = named[train.split], train.rotations, train.jitter, train.affine
+        return cls(train.image_shape[0], *how)
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """In Lake's split only training characters are turned, in Vinyals' all."""

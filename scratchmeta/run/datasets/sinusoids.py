@@ -12,7 +12,7 @@ from scratchmeta.run.datasets import Data
 class Sinusoids(Data):
     """MAML's regression tasks: y = A sin(x - φ), A in [0.1, 5], φ in [0, π], x in [-5, 5]."""
 
-    labels: ClassVar[str] = "numbers"
+    labels = "numbers"
     example_shape: ClassVar[tuple[int]] = (1,)
 
     @classmethod
