@@ -145,13 +145,14 @@ def load_calibrated(path: Path, like: Any, algorithm: str) -> tuple[State, Any]:
 
 def _with(params: Any, place: list[str], leaf: Any) -> Any:
     """The tree with a leaf at a place, which may be a new one in a dict."""
+    if not place:
+        return leaf
     first, *rest = place
     if isinstance(params, list | tuple):
-        return type(params)(
-            _with(child, rest, leaf) if rest and str(i) == first else child
-            for i, child in enumerate(params)
-        )
-    return {**params, first: _with(params.get(first, {}), rest, leaf) if rest else leaf}
+        return [
+            _with(child, rest, leaf) if str(i) == first else child for i, child in enumerate(params)
+        ]
+    return {**params, first: _with(params.get(first, {}), rest, leaf)}
 
 
 def load_state(path: Path, like: State, algorithm: str) -> State:

@@ -111,9 +111,7 @@ def _refuse_another(algorithm: Any, rebuilt: Any) -> None:
             continue
         wanted, got = (structure.written(getattr(a, f.name)) for a in (algorithm, rebuilt))
         if wanted != got:
-            raise ValueError(
-                f"{f.name}: {wanted:.80} does not follow from the data, {got:.80} does"
-            )
+            raise ValueError(f"{f.name}: {got:.80} follows from the data, got {wanted:.80}")
 
 
 def _dataset(

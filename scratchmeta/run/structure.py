@@ -70,9 +70,9 @@ def _decoded(value: Any) -> Any:
     return _found(value["of"], type)(**rest) if "of" in value else rest
 
 
-def _found(name: str, kind: type) -> Any:
+def _found(name: Any, kind: type) -> Any:
     """The class or function of a name, if it is the library's own."""
-    place, _, attribute = name.partition(":")
+    place, _, attribute = str(name).partition(":")
     if place in _READABLE or place.startswith(tuple(f"{one}." for one in _READABLE)):
         try:
             found = getattr(import_module(place), attribute, None)
