@@ -62,7 +62,7 @@ gpu-is-here:
 	@nvidia-smi -L 2>/dev/null || { echo "no NVIDIA GPU here: nvidia-smi finds none"; exit 1; }
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/installed-demo: pyproject.toml setup.py | $(VENV)/python-is-new-enough
 	@echo "installing into $(VENV) (once, about a minute) ..."
