@@ -44,7 +44,8 @@ _KEYS = 64  # in a tile, a multiple of ROWS
 _GROUP = 4  # tiles of keys that pass over the queries together, in the second-level cache
 _CUDA_WARPS = 4  # of a block that puts parts together, a row each
 _CUDA_BLOCKS = 512  # about, into which work is cut: some for every multiprocessor
-_CUDA_TILE = 64  # queries, keys and features in a tile of the CUDA kernels, for 16 x 16 threads
+_CUDA_WIDE = 64  # columns of a tile of the CUDA kernels, for 16 x 16 threads
+_CUDA_HIGH = {"f": 128, "d": 64}  # and its rows
 
 
 @kernel
@@ -249,7 +250,7 @@ def _attention_backward_cpu(g, q, k, v, out, lse):
 def _attention_cuda(q, k, v, cosine):
     k = unit(k)[0] if cosine else k
     (b, queries, d), (_, n, depth) = q.shape, v.shape
-    tiles = b * _tiles(queries) * max(1, _tiles(depth))
+    tiles = b * _tiles(queries, _CUDA_HIGH[q.dtype.char]) * max(1, _tiles(depth))
     parts, empty = _cuda_parts(tiles, n), module_of(q).empty
     outs, lses = empty((b, parts, queries, depth), q.dtype), empty((b, parts, queries), q.dtype)
     if lses.size:
@@ -269,13 +270,14 @@ def _attention_backward_cuda(g, q, k, v, out, lse):
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     delta = (g * out).sum(axis=-1)
     arrays, sizes, empty = (g, q, k, v, delta, lse), (queries, n, d, depth), module_of(q).empty
-    tiles = b * _tiles(queries) * _tiles(d)
+    high = _CUDA_HIGH[q.dtype.char]
+    tiles = b * _tiles(queries, high) * _tiles(d)
     parts = _cuda_parts(tiles, n)
     gq = empty((b, parts, queries, d), q.dtype)
     if gq.size:
         launch = _cuda("attention_backward_queries", q.dtype)
         launch((tiles * parts,), (16, 16), (*arrays, gq, *sizes, parts))
-    tiles = b * _tiles(n) * _tiles(max(d, depth))
+    tiles = b * _tiles(n, high) * _tiles(max(d, depth))
     parts = _cuda_parts(tiles, queries)
     gk, gv = empty((b, parts, n, d), k.dtype), empty((b, parts, n, depth), v.dtype)
     if gk.size or gv.size:
@@ -289,8 +291,8 @@ def _cuda_parts(blocks, others):
     return max(1, min(_tiles(others), _CUDA_BLOCKS // max(1, blocks)))
 
 
-def _tiles(size):
-    return -(-size // _CUDA_TILE)
+def _tiles(size, of=_CUDA_WIDE):
+    return -(-size // of)
 
 
 def _flat(x, axes=2):
