@@ -18,5 +18,5 @@ setup(
         "scratchmeta.verify.cases",
     ],
     package_dir={"scratchmeta": "scratchmeta", "scratchmeta.kernels": "kernels"},
-    package_data={"scratchmeta.kernels": ["*.cu"]},
+    package_data={"scratchmeta": ["py.typed"], "scratchmeta.kernels": ["*.cu"]},
 )

@@ -37,7 +37,8 @@ class Subject(NamedTuple):
 
 def preset(name, dataset, **changes):
     """The algorithm and an episode batch of a preset `quick`, which is glyphs' or a sequence's."""
-    from scratchmeta.run import experiment, presets
+    from scratchmeta import presets
+    from scratchmeta.run import experiment
 
     config = presets.lookup(name, dataset)
     settings = config.training

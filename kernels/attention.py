@@ -359,7 +359,7 @@ def attention_backward(g, query, keys, values, out, logsumexp, scale=1.0, score=
     gq, gk, gv = compute(*(_flat(x) for x in arrays), _flat(lse, 1))
     gq, gk, gv = gq.reshape(q.shape), gk.reshape(k.shape), gv.reshape(values.shape)
     gscale = None
-    if not isinstance(scale, (int, float)):
+    if hasattr(scale, "ndim"):  # a NumPy scalar, the value of a 0-d Tensor, is a float too
         gscale = (gq * q).sum(axis=-1)
         if scale.shape != gscale.shape:
             gscale = gscale.sum() if scale.ndim == 0 else gscale.sum(axis=-1)

@@ -8,12 +8,13 @@ only where new arrays are born: parameters, episodes.
 import os
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Array = Any  # numpy.ndarray or cupy.ndarray, whichever the caller uses
 
+Name = Literal["numpy", "cupy"]
 NAMES = ("numpy", "cupy")
 
 
@@ -99,7 +100,7 @@ def _named(name: str) -> ModuleType:
     return np if name == "numpy" else _import_cupy()
 
 
-_name: str = os.environ.get("SCRATCHMETA_BACKEND", "numpy")
+_name: Any = os.environ.get("SCRATCHMETA_BACKEND", "numpy")  # a Name, once it was used
 _kernels: bool = True
 
 
@@ -114,7 +115,7 @@ def use(name: str) -> _Switch:
     return _Switch("_name", name)
 
 
-def current() -> str:
+def current() -> Name:
     """The name of the backend in use."""
     return _name
 
@@ -159,7 +160,7 @@ def scatter_add(target: Array, index: object, values: Array) -> None:
     module.add.at(target, index, values)
 
 
-_BROADCAST = ["multi_index", "refs_ok", "zerosize_ok"]
+_BROADCAST: Any = ["multi_index", "refs_ok", "zerosize_ok"]
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:

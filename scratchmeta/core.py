@@ -210,10 +210,11 @@ def _described(value):
     return f"{value.dtype}{tuple(value.shape)}" if backend.is_array(value) else reprlib.repr(value)
 
 
-def explain(op: Callable, args: Sequence, kwargs: dict, error: Exception) -> OperationError:
+def explain(op: Any, args: Sequence, kwargs: dict, error: Exception) -> OperationError:
     """An OperationError that says which operation, with what, and what was wrong with it."""
-    if isinstance(getattr(error, "obj", None), list | tuple | int | float | str):  # no attribute
-        error = TypeError(f"wanted arrays or Tensors, got a {type(error.obj).__name__}")
+    of = getattr(error, "obj", None)
+    if isinstance(of, list | tuple | int | float | str):  # which has no such attribute
+        error = TypeError(f"wanted arrays or Tensors, got a {type(of).__name__}")
     names = op.names + [op.names[-1] if op.names else ""] * len(args)
     given = [f"{name}={_described(a)}" for name, a in zip(names, args, strict=False)]
     given += [f"{name}={_described(a)}" for name, a in kwargs.items()]

@@ -6,9 +6,9 @@ T tasks, N ways, K shots, Q queries.
 import itertools
 import operator
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,18 +31,24 @@ class Episode(NamedTuple):
     query_y: np.ndarray
 
 
-class Dataset(Protocol):
-    """What `sample` asks of a dataset.
+class Counted(Protocol):
+    """What every dataset says of itself."""
 
-    One that makes whole episodes itself has `episode(rng, tasks) -> Episode` in place of `draw`.
-    """
+    @property
+    def n_classes(self) -> int:
+        """Classes that a task may be made of."""
 
-    n_classes: int
-    n_drawings: float
+    @property
+    def n_drawings(self) -> float:
+        """Examples of a class, the fewest there are; math.inf without end."""
+
+
+class Dataset(Counted, Protocol):
+    """What `sample` asks of a dataset."""
 
     def draw(
         self, rng: np.random.Generator, tasks: int, n_way: int, n: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Any, np.ndarray]:
         """Draw n examples of n_way classes for each task: x (T, N, n, ...) and y (T, N, n, ...).
 
         x is uint8, which `sample` scales to [0, 1], or float32. Where the support is of another
@@ -51,8 +57,15 @@ class Dataset(Protocol):
         """
 
 
+class EpisodeMaker(Counted, Protocol):
+    """A dataset that makes whole episodes itself."""
+
+    def episode(self, rng: np.random.Generator, tasks: int) -> Episode:
+        """T tasks."""
+
+
 def sample(
-    dataset: Dataset,
+    dataset: Dataset | EpisodeMaker,
     n_way: int = 5,
     k_shot: int = 1,
     n_query: int = 15,
@@ -115,7 +128,7 @@ def _joined(x: np.ndarray) -> np.ndarray:
 
 
 def stream(
-    dataset: Dataset,
+    dataset: Dataset | EpisodeMaker,
     n_way: int = 5,
     k_shot: int = 1,
     n_query: int = 15,
@@ -124,7 +137,7 @@ def stream(
     start: int = 0,
     stop: int | None = None,
     prefetch: int = 2,
-) -> Iterator[Episode]:
+) -> Generator[Episode, None, None]:
     """Yield the episodes from index `start` up to `stop`, sampled ahead in another thread.
 
     There is no end if `stop` is None. Up to `prefetch` episodes wait ready; with 0 there is no

@@ -68,8 +68,8 @@ class Graph:
             arguments = self.arguments(node)
             call = f"{what}({', '.join(arguments)})" if arguments else what
             lines.append((f"%{k}", call, form, " <- result" if node in self.results else ""))
-        number, call = (max(len(line[i]) for line in lines) for i in (0, 1))
-        return "\n".join(f"{n:<{number}}  {c:<{call}}  {form}{end}" for n, c, form, end in lines)
+        number, wide = (max(len(line[i]) for line in lines) for i in (0, 1))
+        return "\n".join(f"{n:<{number}}  {c:<{wide}}  {form}{end}" for n, c, form, end in lines)
 
     def dot(self) -> str:
         """The graph in Graphviz's language."""

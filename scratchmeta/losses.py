@@ -5,9 +5,10 @@ respect to per-task parameters, every task's own gradient.
 """
 
 from scratchmeta import ops
+from scratchmeta.core import Array, Value, X
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: X, labels: Array) -> X:
     """−1/N Σₙ log softmax(logits[n])[labels[n]], the mean negative log-likelihood.
 
     logits (..., N, classes), any unnormalised log-probabilities; labels (..., N) integers from 0;
@@ -27,7 +28,7 @@ def cross_entropy(logits, labels):
     return -ops.sum(log_p, axis=(-2, -1)) / labels.shape[-1]
 
 
-def mse(prediction, target):
+def mse(prediction: X, target: Value) -> X:
     """1/(N D) Σ (prediction − target)² over examples and outputs; shapes (..., N, D) -> (...).
 
     Raises ValueError when the shapes do not match.
@@ -37,7 +38,7 @@ def mse(prediction, target):
     return ops.mean_square(prediction - target, axis=(-2, -1))
 
 
-def binary_cross_entropy(logits, targets):
+def binary_cross_entropy(logits: X, targets: Value) -> X:
     """−1/N Σ t log p + (1 − t) log(1 − p) with p = σ(logit); shapes (..., N) -> (...).
 
     Written as softplus(logit) − t logit, which overflows for no logit.

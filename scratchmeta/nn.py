@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,19 @@ from scratchmeta.ops.reference import channels
 
 Tree = Any
 Policy = Literal["transductive", "support", "running"]
+
+
+class Network(Protocol):
+    """What an algorithm asks of a network, and a network of its layers.
+
+    One with batch-norm also has `with_statistics(params, x)`, see `BatchNorm`.
+    """
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """New parameters."""
+
+    def __call__(self, params: Tree, x: Any) -> Any:
+        """Its outputs for inputs x (..., N, ...), with leading axes that params may have too."""
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> backend.Array:
@@ -215,7 +228,7 @@ class Sequential:
         return x
 
 
-def flatten_images(x):
+def flatten_images(x: Any) -> Any:
     """(..., N, H, W, C) -> (..., N, H W C)."""
     return ops.reshape(x, (*x.shape[:-3], math.prod(x.shape[-3:])))
 

@@ -299,6 +299,8 @@ def test_killed_while_overwriting_it_leaves_one_run_or_none(tmp_path, monkeypatc
     found = Run.open(run.path)
     if found.config == {"algorithm": "maml"} and found.checkpoint("last").exists():
         assert found.load("last", make_state(9)).step == 3
+        assert found.history()
+        assert found.checkpoint("best").exists()
     elif found.checkpoint("last").exists():
         assert found.load("last", make_state(9)).step == 0
         assert not found.history()

@@ -243,3 +243,18 @@ def test_repr_says_what_is_in_it():
         "ImageDataset(24 classes × 4 drawings, 5×5×1, rotations='classes', jitter=False, "
         "affine=False)"
     )
+
+
+def test_a_distortion_is_the_inverse_of_rotation_times_shear_times_scale(monkeypatch):
+    told = []
+    monkeypatch.setattr("scratchmeta.data.images.affine", lambda x, a, t: told.append((a, t)) or x)
+    distorted(np.zeros((50, 21, 21, 1), np.uint8), np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    u = (2 * rng.random((50, 7)) - 1) * (rng.random((50, 7)) < 0.5)
+    ((matrices, shifts),) = told
+    for (angle, x, y, s, t, *shift), a, found in zip(u, matrices, shifts, strict=True):
+        c, d = np.cos(np.pi / 18 * angle), np.sin(np.pi / 18 * angle)
+        shear = np.array([[1, 0.3 * x], [0.3 * y, 1]])
+        made = np.array([[c, -d], [d, c]]) @ shear @ np.diag([1 + 0.2 * s, 1 + 0.2 * t])
+        np.testing.assert_allclose(a @ made, np.eye(2), atol=1e-12)
+        np.testing.assert_allclose(found, 2 / 105 * 21 * np.array(shift))

@@ -66,12 +66,14 @@ def same(found, wanted):
     return all(map(np.array_equal, joined(found), joined(wanted)))
 
 
-@pytest.mark.parametrize("chunk", [1, 60, 2**18])
+@pytest.mark.parametrize(("chunk", "batches"), [(1, 7), (190, 4), (2**18, 1)])
 @pytest.mark.parametrize("first", [{}, {"first": VALIDATION}])
-def test_every_episode_is_seen_once_in_order(chunk, first, monkeypatch):
+def test_every_episode_is_seen_once_in_order(chunk, batches, first, monkeypatch):
+    """In batches of so many numbers: an episode here has 72 in images and 18 labels."""
     monkeypatch.setattr(evaluation, "CHUNK_VALUES", chunk)
     listener, dataset = Listener(), characters()
     evaluate(listener, None, dataset, 3, 2, 4, episodes=7, seed=5, **first)
+    assert len(listener.seen) == batches
     begin = first.get("first", TEST)
     wanted = [episodes.sample(dataset, 3, 2, 4, seed=5, index=begin + i) for i in range(7)]
     assert same(listener.seen, wanted)
@@ -110,6 +112,20 @@ def test_one_shot_errors_are_of_the_runs_answers():
     np.testing.assert_allclose(batch.query_x, x[1] / 255, rtol=1e-6)
     assert batch.support_y.tolist() == [list(range(20))] * 2
     assert batch.query_y.tolist() == answers.tolist()
+
+
+class Doubtful:
+    """Barely right in every bit but the first of a sequence, and barely wrong there."""
+
+    def predict(self, params, batch):
+        p = np.where(batch.query_y, 0.51, 0.49)
+        p[:, 0, 0] = 1 - p[:, 0, 0]
+        return p
+
+
+def test_bits_are_wrong_on_the_other_side_of_one_half():
+    found = evaluate(Doubtful(), None, data.Copy(3, (1, 4)), 1, 1, 1, episodes=9)
+    assert (found.measure, found.value, found.ci95) == ("bit_errors", 1.0, 0.0)
 
 
 def test_calibration_has_training_episodes_that_no_step_has():

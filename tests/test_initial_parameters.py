@@ -2,9 +2,11 @@
 
 import fnmatch
 import math
+import sys
 
 import numpy as np
 import pytest
+from brought import brought
 from small import INSTANCES
 
 from scratchmeta import nn, ops, tree
@@ -224,7 +226,7 @@ METANET = {
 }  # fmt: skip
 ADAM = {**METRIC, "square/*": ZERO, "weight": ZERO}
 
-# A row for every instance in small.py.
+# A row for every instance in small.py, here or in the algorithm's own test file.
 ALGORITHMS = {
     "baseline-nn": CLASSIFIER,
     "baseline-finetune": CLASSIFIER,
@@ -262,6 +264,7 @@ ALGORITHMS = {
     "metanet": METANET,
     "metanet, one shot, all layers": METANET,
     "fomaml": DENSE,
+    **{name: row(sys.modules[__name__]) for name, row in brought("INITIAL").items()},
 }  # fmt: skip
 
 

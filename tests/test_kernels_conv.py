@@ -96,6 +96,20 @@ def test_strips_parts_and_their_ends(kernels, banks, stride, rng, monkeypatch):
         assert_close(a, c, 2e-5)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nan_shows_where_windows_cover_it(kernels, stride, rng):
+    """And nowhere else, though what lies past a filter's end is multiplied by 0 in a tile."""
+    pads = ((1, 0), (0, 1))
+    x, w, gy = drawn(rng, "float64", (1, 2, 7, 6, 4), (1, 3, 2, 4, 4), stride, pads)
+    x[0, 1, 3, 2, 1] = gy[0, 0, 1, 2, 3] = np.nan
+    got = computed(kernels, x, w, gy, stride, pads)
+    for a, wanted in zip(got, oracle(x, w, gy, stride, pads), strict=True):
+        assert np.isnan(wanted).any()
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(wanted))
+    assert not np.isnan(got[0]).all()
+    assert not np.isnan(got[1]).all()
+
+
 def test_adjoint_in_the_image_and_in_the_filters(kernels, rng):
     """⟨gy, conv2d(x, w)⟩ = ⟨conv2d_input(gy, w), x⟩ = ⟨conv2d_weight(x, gy), w⟩."""
     x, w, gy = drawn(rng, "float64", (2, 5, 8, 6, 4), (2, 3, 2, 4, 8), 2, ((1, 0), (0, 2)))

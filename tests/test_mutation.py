@@ -29,7 +29,7 @@ def test_no_mistake_survives(name):
 def test_the_exceptions_are_still_there(name):
     """Every equivalent mutant is one that would be made: none is left over."""
     of = subject(name)
-    made = {(m.name, m.before, m.after) for m in of.mutants()}
+    made = {(m.name, m.before, m.after) for m in of.mutants()} if of.equivalent else set()
     for (where, before), (_, known) in of.equivalent.items():
         for after in known:
             assert (where, before, after) in made

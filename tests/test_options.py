@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from brought import brought
 from fakecupy import install
 from PIL import Image
 
@@ -84,7 +85,7 @@ TRAIN = {"loss", "gradient"}
 ALL = set(DOES)
 CONV4 = {"network": {"channels": 2}}
 
-# What makes a preset small, or an option matter.
+# What makes a preset small, or an option matter; here, or in the algorithm's own test file.
 SMALL = {
     "baseline-nn": {**CONV4, "method": {"classes": 3}},
     "baseline-finetune": {**CONV4, "method": {"classes": 3, "finetune_steps": 2}},
@@ -102,6 +103,7 @@ SMALL = {
     "maml": {**CONV4, "method": {"inner_steps": 2}},
     "fomaml": {**CONV4, "method": {"inner_steps": 2}},
     "reptile": {**CONV4, "method": {"inner_steps": 2, "eval_inner_steps": 3}},
+    **brought("SMALL"),
 }
 
 RUNNING = {"predict"}  # in training the statistics are the episode's all the same
@@ -175,6 +177,7 @@ METHOD = {
     ("reptile", "eval_batch"): (3, {"predict"}),
     ("reptile", "one_by_one"): (True, {"predict"}),
     ("reptile", "inner_optimizer"): ("sgd", ALL),
+    **{(name, o): row for name, rows in brought("OPTIONS").items() for o, row in rows.items()},
 }  # fmt: skip
 
 

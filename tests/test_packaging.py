@@ -59,6 +59,7 @@ def test_help_is_quick():
 def shipped():
     """The files that an installation must have, as paths in it."""
     files = {file.relative_to(ROOT).as_posix() for file in PACKAGE.rglob("*.py")}
+    files.add("scratchmeta/py.typed")
     for file in KERNELS.iterdir():
         if file.suffix in {".py", ".cu", ".h"}:
             files.add(f"scratchmeta/kernels/{file.name}")

@@ -548,3 +548,28 @@ def test_what_json_gets():
     }  # fmt: skip
     assert str(result) == "accuracy 50.00 % ± 10.00"
     assert str(replace(result, measure="mse")) == "mse 0.5000 ± 0.1000"
+
+
+def test_progress_is_shown_from_the_step_that_a_run_resumes_at(tmp_path, monkeypatch):
+    make, dataset, _, settings = CASES["waves"]
+    train(make(), dataset, replace(settings, steps=2), run=tmp_path)
+    told = []
+
+    class Bar:
+        def __init__(self, *args, shown):
+            told.append((*args, shown))
+
+        def __enter__(self):
+            told.append("begun")
+            return self
+
+        def __exit__(self, *exception):
+            told.append("ended")
+
+        def update(self, step, note):
+            assert note.startswith("loss ")
+            told.append(step)
+
+    monkeypatch.setattr("scratchmeta.run.training.Progress", Bar)
+    train(make(), dataset, replace(settings, steps=4), run=tmp_path, resume=True, progress=True)
+    assert told == [("train", 4, 2, True), "begun", 3, 4, "ended"]

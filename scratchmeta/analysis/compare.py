@@ -47,7 +47,7 @@ def compare(
         raise ValueError(f"inner_lr: wanted a positive number, got {inner_lr}")
     if not 1 <= inner_steps <= MOST_STEPS:
         raise ValueError(f"inner_steps: wanted 1 to {MOST_STEPS}, got {inner_steps}")
-    algorithms = {
+    algorithms: dict[str, Any] = {
         "maml": MAML(network, inner_lr, inner_steps, **options),
         "fomaml": MAML(network, inner_lr, inner_steps, first_order=True, **options),
         "reptile": Reptile(

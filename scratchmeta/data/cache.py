@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class _Summed:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.crc = file, 0
 
-    def write(self, content: bytes | np.ndarray) -> None:
+    def write(self, content: Any) -> None:
         self.crc = zlib.crc32(content, self.crc)
         self.file.write(content)
 
@@ -140,7 +140,7 @@ def _load(path: Path) -> Arrays | None:
 def _store(path: Path, arrays: Arrays) -> None:
     try:
         with _replacing(path) as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
         warnings.warn(
             f"{path} could not be written, so it is made anew next time: {error}", stacklevel=3

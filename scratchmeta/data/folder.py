@@ -71,10 +71,11 @@ class Folder(ImageDataset):
         if len(shares) != 3 or not all(0 < share < float("inf") for share in shares):
             raise ValueError(f"shares: three positive numbers wanted, got {shares}")
         classes = _classes(root)
-        names, splits, self.source = _assigned(root, list(classes))
-        if splits is None and split != "all":
-            splits = _drawn(root, len(classes), shares, split_seed)
-        chosen = [row for row in range(len(names)) if split == "all" or splits[row] == split]
+        names, said, self.source = _assigned(root, list(classes))
+        if said is None:  # then it is drawn, where it matters
+            n = len(names)
+            said = [split] * n if split == "all" else _drawn(root, n, shares, split_seed)
+        chosen = [row for row, of in enumerate(said) if split in (of, "all")]
         files = [file for found in classes.values() for file in found]
         counts = np.array([len(found) for found in classes.values()])
         spans = np.stack([np.cumsum(counts) - counts, counts], axis=1)

@@ -11,7 +11,7 @@ these correctly, NumPy rounds after each, so the pictures are the same bytes on 
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -116,9 +116,7 @@ class _Dice:
     def __init__(self, *key: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(key))
 
-    def uniform(
-        self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> Any:
         """Draw from U(low, high)."""
         raw = self._bits.random_raw(int(np.prod(shape))).reshape(shape)
         return low + (high - low) * ((raw >> np.uint64(11)) * 2.0**-53)
@@ -178,7 +176,8 @@ def _alphabet(dice: _Dice) -> list[_Character]:
     size = dice.uniform(0.58, 0.72)
     pieces = [_piece(dice, taste, roundness, snapped) for _ in range(9)]
 
-    characters, recipes = [], set()
+    characters: list[_Character] = []
+    recipes: set[tuple[int, ...]] = set()
     count = 14 + dice.below(13)
     while len(characters) < count:
         strokes = fewest + dice.below(most - fewest + 1)
@@ -206,7 +205,7 @@ def _piece(dice: _Dice, taste: np.ndarray, roundness: float, snapped: bool) -> _
 
 def _character(dice: _Dice, pieces: list[_Piece], symmetric: bool, size: float) -> _Character:
     """Hang each piece by an end or the middle on a stroke before it; fit all into the square."""
-    strokes = []
+    strokes: list[np.ndarray] = []
     for piece in pieces:
         control = piece.control
         if strokes:
@@ -222,13 +221,13 @@ def _character(dice: _Dice, pieces: list[_Piece], symmetric: bool, size: float) 
         strokes.append(strokes[-1] * (-1, 1) + (2 * axis, 0))
         roundness.append(roundness[-1])
         kinds.append(kinds[-1])
-    control, roundness = np.array(strokes), np.array(roundness)
-    outline = _spline(control, roundness).reshape(-1, 2)
+    control, rounded = np.array(strokes), np.array(roundness)
+    outline = _spline(control, rounded).reshape(-1, 2)
     low, high = outline.min(0), outline.max(0)
     fitted = 0.5 + (control - (low + high) / 2) * (
         size * dice.uniform(0.8, 1.1) / (high - low).max()
     )
-    return _Character(fitted, roundness, np.array(kinds), symmetric)
+    return _Character(fitted, rounded, np.array(kinds), symmetric)
 
 
 class _Hands:

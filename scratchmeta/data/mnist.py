@@ -97,5 +97,5 @@ def _resized(images: np.ndarray, size: int, split: str) -> np.ndarray:
             yield np.asarray(picture)[..., None]
 
     code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    key = f"{code} {hashlib.sha256(images).hexdigest()}"
+    key = f"{code} {hashlib.sha256(images.data).hexdigest()}"
     return mapped(f"mnist-{split}-{size}", key, (len(images), size, size, 1), rows)

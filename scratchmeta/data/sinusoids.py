@@ -35,7 +35,8 @@ class Sinusoids:
         φ = _between(self.phase, u[:, 1:2])
         x = _between(self.domain, u[:, 2:])
         y = A * np.sin(x - φ)
-        return tuple(v.astype(np.float32)[:, None, :, None] for v in (x, y))
+        x, y = (v.astype(np.float32)[:, None, :, None] for v in (x, y))
+        return x, y
 
     def __repr__(self) -> str:
         return f"Sinusoids(amplitude={self.amplitude}, phase={self.phase}, domain={self.domain})"

@@ -4,6 +4,8 @@ Each works on raw arrays (returning raw arrays) and on Tensors alike. Names are 
 array API where it has one, else NumPy's, else the field's.
 """
 
+from typing import Any
+
 from scratchmeta.core import Tensor, raw
 from scratchmeta.ops.accelerated import (
     attention,
@@ -173,13 +175,21 @@ for _name in __all__:
 _SPELLED = {"T": "transpose", "mT": "matrix_transpose", "dot": "matmul", "swapaxes": "moveaxis"}
 
 
-def _no_attribute(x, name):
-    """What x.sum or x.T leads to: the error says what to write."""
-    op = _SPELLED.get(name, name)
-    hint = f": write ops.{op}(x, ...), of scratchmeta.ops" if op in __all__ else ""
-    raise AttributeError(f"a Tensor has no {name!r}{hint}", name=name)
+def _instead(name):
+    """What x.sum or x.T leads to: the error says what to write. As a property for each name, since
+    a class with __getattr__ is slower in all it has."""
+
+    def refuse(x):
+        op = _SPELLED.get(name, name)
+        hint = f"write ops.{op}(x, ...), of scratchmeta.ops"
+        raise AttributeError(f"a Tensor has no {name!r}: {hint}", name=name)
+
+    return property(refuse)
 
 
+for _name in (*__all__, *_SPELLED):
+    if _name != "astype":
+        setattr(Tensor, _name, _instead(_name))
 for _name, _operation in {
     "add": add,
     "sub": subtract,
@@ -190,11 +200,10 @@ for _name, _operation in {
 }.items():
     setattr(Tensor, f"__{_name}__", _operation)
     setattr(Tensor, f"__r{_name}__", lambda a, b, f=_operation: f(b, a))
-for _name, _operation in {
+_others: dict[str, Any] = {
     "__neg__": negative,
     "__abs__": abs,
     "__getitem__": getitem,
-    "__getattr__": _no_attribute,
     "astype": astype,
     "__lt__": lambda a, b: raw(a) < raw(b),
     "__le__": lambda a, b: raw(a) <= raw(b),
@@ -203,5 +212,6 @@ for _name, _operation in {
     "__eq__": lambda a, b: raw(a) == raw(b),
     "__ne__": lambda a, b: raw(a) != raw(b),
     "__hash__": object.__hash__,
-}.items():
+}
+for _name, _operation in _others.items():
     setattr(Tensor, _name, _operation)

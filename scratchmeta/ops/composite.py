@@ -2,12 +2,13 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from typing import Any
 
 from scratchmeta.core import explain
 
 
-def composite(f: Callable) -> Callable:
+@functools.cache  # an operation of two names is one operation
+def composite(f: Any) -> Any:
     """f; OperationError, not AttributeError or TypeError, for a list in an array's place."""
     names = list(inspect.signature(f).parameters)
 

@@ -20,11 +20,12 @@ would be wrong.
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from scratchmeta import backend
-from scratchmeta.core import DEAD, Tensor, primitive, pull_back, raw, recording
+from scratchmeta.core import DEAD, P, R, Tensor, primitive, pull_back, raw, recording
 
 
 @primitive(lambda g, y, x: g)
@@ -54,11 +55,11 @@ def _of_one_type(args):
 
 
 def fused(
-    reference: Callable,
+    reference: Callable[P, R],
     forward: Callable,
     backward: Callable,
     double_backward: Callable | None = None,
-) -> Callable:
+) -> Callable[P, R]:
     """An operation defined by `reference` and run by kernels while `backend.use_kernels` is on.
 
     It takes the reference's arguments, of which forward and backward get all, in order, and returns
@@ -109,10 +110,11 @@ def fused(
         return [None if raw(gx) is None else gx for gx in gxs]
 
     @primitive(joint=joint)
-    def run(*args):
+    def recorded(*args):
         ys, kept = forward(*args)
         return (*ys, kept)
 
+    run: Any = recorded
     run.__name__ = gradient.__name__ = reference.__name__
     run.names = list(signature.parameters)
 
@@ -129,5 +131,6 @@ def fused(
         *ys, _ = run(*args)
         return ys[0] if len(ys) == 1 else tuple(ys)
 
-    operation.reference = reference
-    return operation
+    made: Any = operation
+    made.reference = reference
+    return made

@@ -6,7 +6,7 @@ by the engine alone, they answer when kernels are off, and every kernel is check
 
 import numpy as np
 
-from scratchmeta.core import OperationError, Value, raw
+from scratchmeta.core import OperationError, Value, X, raw
 from scratchmeta.ops.conv import max_pool2d
 from scratchmeta.ops.elementwise import (
     abs,
@@ -91,7 +91,7 @@ def norm_relu_pool(x, scale, offset, size=2, eps=1e-5):
     return y if size == 1 else max_pool2d(y, size)
 
 
-def channels(p, n):
+def channels(p: X, n: int) -> X:
     """A per-channel parameter (C,), or per task (..., C), with n axes before the last to
     broadcast."""
     return p if p.ndim == 1 else reshape(p, (*p.shape[:-1], *(1,) * n, p.shape[-1]))

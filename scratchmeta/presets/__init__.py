@@ -42,7 +42,7 @@ class _Registry(Mapping):
     """{name: Entry} of the library's algorithms and of what installed packages bring."""
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*OWN, *outside.entry_points()}))
+        return iter(sorted({*OWN, *outside.brought()}))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -52,8 +52,8 @@ class _Registry(Mapping):
             m = import_module(f"{__name__}.{name.replace('-', '_')}")
             examples = getattr(m, "examples", None)
             return Entry(name, m.ALGORITHM, m.PAPER, m.FAMILY, m.PRESETS, m.small, examples)
-        if name in (brought := outside.entry_points()):
-            return described(outside.load(outside.ALGORITHM, brought[name]), name)
+        if name in (others := outside.brought()):
+            return described(outside.load(outside.ALGORITHM, others[name]), name)
         raise KeyError(name)
 
 

@@ -30,7 +30,9 @@ from safetensors.numpy import save
 from scratchmeta import tree
 
 try:
-    import fcntl
+    import fcntl as _fcntl
+
+    fcntl: Any = _fcntl
 except ImportError:  # Windows has no such locks: there two processes are not kept apart
     fcntl = None
 
@@ -91,7 +93,7 @@ def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.hexdigest()
 
 
@@ -113,7 +115,8 @@ def load_state(path: Path, like: State, algorithm: str) -> State:
     for group in ("params", "optimizer"):
         wanted = getattr(like, group)
         loaded[group] = None if wanted is None else _fit(path, group, wanted, arrays)
-    step, score, best = (header.get(name) for name in ("step", "best_score", "best_step"))
+    found: list[Any] = [header.get(name) for name in ("step", "best_score", "best_step")]
+    step, score, best = found
     counts = all(isinstance(n, int) and n >= 0 for n in (step, best))
     if not counts or not (score is None or isinstance(score, float)):
         raise CheckpointError(f"{path}: wanted step, best_score and best_step, got {header}")
@@ -248,7 +251,8 @@ class Run:
                 path / "config.json": run._recorded(),
                 run.checkpoint("last"): _encoded(first, config["algorithm"]),
             }
-            _replace(began, delete=[path / name for name in FILES])
+            # the old checkpoint first: without it nothing of the old run can be resumed
+            _replace(began, delete=[run.checkpoint("last"), *(path / name for name in FILES)])
         except BaseException:
             run.release()
             raise

@@ -6,6 +6,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from scratchmeta.run.progress import nowhere, say
 
@@ -112,7 +113,14 @@ def _reported(argv: list[str]) -> int:
         return 2
 
 
-def _warning(message: Warning | str, *where: object) -> None:
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     say(f"scratchmeta: warning: {' '.join(str(message).split())}")
 
 

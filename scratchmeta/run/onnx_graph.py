@@ -113,7 +113,7 @@ class _Graph:
     def constant(self, value: Any, path: str = "") -> str:
         """The name of a constant, which is stored once."""
         array = np.ascontiguousarray(value).reshape(np.shape(value))
-        key = array.shape, array.dtype, hashlib.sha256(array).digest()
+        key = array.shape, array.dtype, hashlib.sha256(array.data).digest()
         if key not in self._stored:
             name = path or f"constant_{len(self._stored)}"
             self._stored[key] = name
@@ -171,7 +171,7 @@ class _Graph:
         )
 
     def _named(self, array: np.ndarray, identity: int | None) -> str:
-        name = self.constant(array, self._of_params.get(identity, ""))
+        name = self.constant(array, self._of_params.get(identity or 0, ""))
         self.shapes[name] = [array.shape] * (1 + len(self.free))
         return name
 

@@ -13,7 +13,6 @@ is loaded only when it is named again on the command line.
 
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -64,9 +63,11 @@ def is_outside(name: str) -> bool:
     return ":" in name
 
 
-def entry_points() -> dict[str, str]:
+def brought() -> dict[str, str]:
     """{name: "package.module:Class"} of the algorithms that installed packages bring."""
-    found = importlib.metadata.entry_points(group=GROUP)
+    from importlib.metadata import entry_points  # takes longer to import than all else here
+
+    found = entry_points(group=GROUP)
     return {point.name: point.value.replace(" ", "") for point in found}
 
 
@@ -124,7 +125,7 @@ def _refuse_strangers(kind: Kind, recorded: dict, folder: Path) -> None:
     place = name.rpartition(":")[0]
     option = f"to load it all the same, name it: --{kind.what} {name}"
     if not place.endswith(".py"):
-        if name not in entry_points().values():
+        if name not in brought().values():
             raise OutsideError(f"{kind.what}: {name}: no installed package brings it; {option}")
         return
     path = Path(place)

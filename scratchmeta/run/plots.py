@@ -176,7 +176,8 @@ def learning(run: Run, path: Path) -> Path:
         axis.plot(loss[width - 1 :, 0], smooth, color="0.3")
     if len(validation):
         right = axis.twinx()
-        right.errorbar(*validation[:, :2].T, yerr=validation[:, 2], color=RIGHT, capsize=2)
+        steps, values, errors = validation.T
+        right.errorbar(steps, values, yerr=errors, color=RIGHT, capsize=2)
         right.set_ylabel("validation, with its 95 % interval", color=RIGHT)
     return _saved(figure, path)
 

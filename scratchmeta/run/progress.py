@@ -8,7 +8,7 @@ Where nobody reads it (any more), the work goes on without it.
 import os
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 BAR_INTERVAL = 0.1  # seconds between redraws: the loop must not wait for its own bar
 LINE_INTERVAL = 10.0  # seconds between lines where there is no terminal
@@ -44,8 +44,9 @@ class Progress:
     def __init__(self, label: str, total: int, start: int = 0, shown: bool = True) -> None:
         self.label, self.total, self.start, self.shown = label, total, start, shown
         self.done, self.note, self.said = start, "", start
-        self.began, self.reported = None, time.monotonic()
-        self.bar = None
+        self.began: float | None = None
+        self.reported = time.monotonic()
+        self.bar: Any = None
 
     def __enter__(self) -> "Progress":
         if self.shown and sys.stderr is not None and sys.stderr.isatty():
@@ -92,7 +93,7 @@ class Progress:
             self.bar.update(self.task, completed=self.done, note=self.note)
         elif self.shown:
             parts = [f"{self.label} {self.done}/{self.total}", self.note]
-            if self.start < self.done < self.total:
+            if self.began is not None and self.start < self.done < self.total:
                 pace = (self.reported - self.began) / (self.done - self.start)
                 parts.append(f"{pace * (self.total - self.done):.0f} s left")
             say("  ".join(part for part in parts if part))

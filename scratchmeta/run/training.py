@@ -39,7 +39,7 @@ class NonFiniteError(ValueError):
 class Interrupted(KeyboardInterrupt):
     """A signal stopped training after `step`, whose state was saved."""
 
-    def __init__(self, step: int, signum: int, run: str | os.PathLike) -> None:
+    def __init__(self, step: int, signum: int, run: str | os.PathLike | None) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
         self.step, self.signum, self.run = step, signum, run
 
@@ -80,6 +80,8 @@ def train(
         Run.refuse(run, overwrite)
     with ExitStack() as stack:
         if resume:
+            if run is None:
+                raise ValueError("resume: wanted the folder of a run, got none")
             folder = Run.open(run)
             folder.hold()
             stack.callback(folder.release)
@@ -101,7 +103,7 @@ def train(
 
         def save(name: str) -> None:
             _refuse_non_finite("parameter ", state.params, state.step, settings)
-            if folder:
+            if folder is not None and metrics is not None:
                 metrics.flush()
                 folder.save(name, state)
 
@@ -163,6 +165,7 @@ def start(algorithm: Any, settings: Training) -> tuple[Any, State]:
         lr = optim.step_decay(lr, settings.halve_every)
     elif settings.linear_decay:
         lr = optim.linear_decay(lr, settings.steps)
+    optimizer: optim.Adam | optim.RMSProp | optim.SGD
     if settings.optimizer == "adam":
         optimizer = optim.Adam(lr, weight_decay=settings.weight_decay)
     elif settings.optimizer == "rmsprop":
@@ -245,7 +248,7 @@ class _Signals:
     """
 
     def __init__(self, catch: bool, say: bool) -> None:
-        self.caught: int | None = None
+        self.caught: Any = None  # the number of a signal
         self.say, self.raising = say, False
         self.before: dict[int, Any] = {}
         if catch and threading.current_thread() is threading.main_thread():

@@ -60,7 +60,7 @@ def slope(along: Callable[[float], np.ndarray], accuracy: float, floor: float) -
             value, error = np.where(better, row[j], value), np.where(better, apart + noise, error)
         rows.append(row)
         bends.append((plus - 2 * centre + minus) / h)
-        enough = max(accuracy * np.linalg.norm(value), floor)
+        enough = max(accuracy * float(np.linalg.norm(value)), floor)
         if i >= 2 and np.linalg.norm(error) <= enough:
             break
     return Slope(value, error, _jump(bends, centre), (rows[0][0], rows[-1][0]))

@@ -135,6 +135,17 @@ class Cuda:
         return any(not passes(mutant, tests) for tests in TESTS[mutant.stem])
 
 
-EQUIVALENT: Equivalent = {}
+_INSIDE = "s[j][i] = inside ? p * (gp[j][i] - delta[row]) : T({});"
+_CHUNKS = "for (long long d0 = 0; d0 {} D; d0 += CHUNK) {{"
+EQUIVALENT: Equivalent = {
+    ("attention.cu attention_backward_keys", _INSIDE.format("0")): (
+        "past the last query it is multiplied by a row of zeros, and past the last key not stored",
+        {_INSIDE.format("(0 + 1)")},
+    ),
+    ("pairwise.cu distances", _CHUNKS.format("<")): (
+        "one chunk more, where D is a multiple of it, is one of zeros, which adds nothing",
+        {_CHUNKS.format("<=")},
+    ),
+}
 
 SUBJECT = Cuda(EQUIVALENT)

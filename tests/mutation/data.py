@@ -3,7 +3,12 @@
 from mutation import Equivalent
 from mutation._source import Source
 
-EQUIVALENT: Equivalent = {}
+EQUIVALENT: Equivalent = {
+    ("data.alphabets.Pairs", "n_classes = 2 ** 62"): (
+        "as many images as one likes: more than any memory holds, either way",
+        {"n_classes = 2 ** 63", "n_classes = 3 ** 62"},
+    ),
+}
 
 SUBJECT = Source(
     parts=[

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scratchmeta import backend
+from scratchmeta import backend, presets
+from scratchmeta.run import outside
 from scratchmeta.run.options import Backend, Names, at_least, parse
 from scratchmeta.run.progress import Progress
 
@@ -34,14 +35,15 @@ def main(argv: Sequence[str]) -> int:
     at_least(0, "seed", options.seed)
     from scratchmeta.verify import cases  # after the options: --help need not wait for the table
 
-    total = len(cases.select(options.names))
+    names = [_entered(name) for name in options.names]
+    total = len(cases.select(names))
     with (
         backend.use(options.backend),
         backend.use_kernels(not options.no_kernels),
         Progress("check", total) as bar,
     ):
         results = cases.run(
-            options.names, options.seed, lambda done, total, last: bar.update(done, last.name)
+            names, options.seed, lambda done, total, last: bar.update(done, last.name)
         )
     passed = all(result.passed for result in results)
     if options.json:
@@ -49,3 +51,15 @@ def main(argv: Sequence[str]) -> int:
     else:
         print(cases.table(results))
     return 0 if passed else 1
+
+
+def _entered(name: str) -> str:
+    """The name of a row, which is made where the name is that of an algorithm from outside."""
+    from scratchmeta.verify.cases import CASES, algorithms
+
+    if name in CASES or not (outside.is_outside(name) or name in outside.brought()):
+        return name
+    entry = presets.entry(name)
+    if entry.name not in CASES:
+        algorithms.enter(entry)
+    return entry.name
