@@ -10,7 +10,8 @@
 //
 // Where that makes few blocks, the other operand's rows are cut into parts, and each block passes over one
 // of them: results are then (B, parts, rows, columns). Those of the backward pass add up; attention's are
-// put together by `combine`, since over all parts r   l = log sum_r exp l_r,  out = sum_r exp(l_r - l) out_r.
+// put together by `combine`: with the maximum m_r of part r, z_r = sum_j exp(s_ij - m_r) and o_r = sum_j
+// exp(s_ij - m_r) v_j,   l = m + log sum_r exp(m_r - m) z_r,  out = sum_r exp(m_r - m) o_r / sum_r exp(m_r - m) z_r.
 
 constexpr int SIDE = 16, FOUR = 4, WIDE = SIDE * FOUR, THREADS = SIDE * SIDE;
 
@@ -116,15 +117,17 @@ struct Work {
     }
 };
 
-// q (B, Q, D), k (B, N, D), v (B, N, V) -> out (B, parts, Q, V), lse (B, parts, Q)
+// q (B, Q, D), k (B, N, D), v (B, N, V) -> out (B, Q, V), lse (B, Q); or with parts, o (B, parts, Q, V) in the
+// place of out, m (B, parts, Q) in that of lse, and z (B, parts, Q)
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-attention(const T* q, const T* k, const T* v, T* out, T* lse, long long Q, long long N, long long D, long long V,
-          long long parts) {
+attention(const T* q, const T* k, const T* v, T* out, T* lse, T* sums, long long Q, long long N, long long D,
+          long long V, long long parts) {
     __shared__ Shared<T> shared;
     const Work work(HIGH<T>, Q, V, N, parts);
     q += work.batch * Q * D, k += work.batch * N * D, v += work.batch * N * V;
     out += (work.batch * parts + work.part) * Q * V, lse += (work.batch * parts + work.part) * Q;
+    sums += (work.batch * parts + work.part) * Q;
 
     // the 16 threads of a row hold the same m and z
     Held<T> o = {};
@@ -156,30 +159,33 @@ attention(const T* q, const T* k, const T* v, T* out, T* lse, long long Q, long 
         add_weighted(shared, v, j0, work.last, work.column, V, o);
     }
     for (int i = 0; i < EACH<T>; i++) {
-        for (int d = 0; d < FOUR; d++) o[i][d] = N ? o[i][d] / z[i] : T(0);
+        if (parts == 1)
+            for (int d = 0; d < FOUR; d++) o[i][d] = N ? o[i][d] / z[i] : T(0);
         const long long row = work.row + EACH<T> * threadIdx.y + i;
-        if (work.column == 0 && threadIdx.x == 0 && row < Q) lse[row] = m[i] + log(z[i]);
+        if (work.column == 0 && threadIdx.x == 0 && row < Q) {
+            lse[row] = parts == 1 ? m[i] + log(z[i]) : m[i];
+            if (parts > 1) sums[row] = z[i];
+        }
     }
     store(o, out, work.row, Q, work.column, V);
 }
 
-// outs (B, parts, Q, V), lses (B, parts, Q) -> out (B, Q, V), lse (B, Q); a warp has a row
+// o (B, parts, Q, V), m and z (B, parts, Q) -> out (B, Q, V), lse (B, Q); a warp has a row
 template <class T>
-__global__ void combine(const T* outs, const T* lses, T* out, T* lse, long long rows, long long Q, long long V,
+__global__ void combine(const T* o, const T* m, const T* z, T* out, T* lse, long long rows, long long Q, long long V,
                         long long parts) {
-    const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y, batch = row / Q, i = row % Q;
+    const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y, first = row / Q * parts * Q + row % Q;
     if (row >= rows) return;
-    lses += batch * parts * Q + i, outs += (batch * parts * Q + i) * V;
-    T top = lses[0], z = 0;
-    for (long long part = 1; part < parts; part++) top = lses[part * Q] > top ? lses[part * Q] : top;
-    for (long long part = 0; part < parts; part++) z += exp(lses[part * Q] - top);
-    const T whole = top + log(z);
+    m += first, z += first, o += first * V;
+    T top = m[0], total = 0;
+    for (long long part = 1; part < parts; part++) top = m[part * Q] > top ? m[part * Q] : top;
+    for (long long part = 0; part < parts; part++) total += exp(m[part * Q] - top) * z[part * Q];
     for (long long d = threadIdx.x; d < V; d += blockDim.x) {
         T sum = 0;
-        for (long long part = 0; part < parts; part++) sum += exp(lses[part * Q] - whole) * outs[part * Q * V + d];
-        out[row * V + d] = sum;
+        for (long long part = 0; part < parts; part++) sum += exp(m[part * Q] - top) * o[part * Q * V + d];
+        out[row * V + d] = sum / total;
     }
-    if (threadIdx.x == 0) lse[row] = whole;
+    if (threadIdx.x == 0) lse[row] = top + log(total);
 }
 
 // g (B, Q, V), delta and lse (B, Q) -> gq (B, parts, Q, D)

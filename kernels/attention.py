@@ -252,17 +252,18 @@ def _attention_cuda(q, k, v, cosine):
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     tiles = b * _tiles(queries, _CUDA_HIGH[q.dtype.char]) * max(1, _tiles(depth))
     parts, empty = _cuda_parts(tiles, n), module_of(q).empty
-    outs, lses = empty((b, parts, queries, depth), q.dtype), empty((b, parts, queries), q.dtype)
-    if lses.size:
+    o, m = empty((b, parts, queries, depth), q.dtype), empty((b, parts, queries), q.dtype)
+    z = empty(m.shape, q.dtype) if parts > 1 else m  # not written to
+    if m.size:
         launch, sizes = _cuda("attention", q.dtype), (queries, n, d, depth, parts)
-        launch((tiles * parts,), (16, 16), (q, k, v, outs, lses, *sizes))
+        launch((tiles * parts,), (16, 16), (q, k, v, o, m, z, *sizes))
     if parts == 1:
-        return outs[:, 0], lses[:, 0]
+        return o[:, 0], m[:, 0]
     out, lse = empty((b, queries, depth), q.dtype), empty((b, queries), q.dtype)
     if lse.size:
         grid = (-(-lse.size // _CUDA_WARPS),)
         sizes = lse.size, queries, depth, parts
-        _cuda("combine", q.dtype)(grid, (32, _CUDA_WARPS), (outs, lses, out, lse, *sizes))
+        _cuda("combine", q.dtype)(grid, (32, _CUDA_WARPS), (o, m, z, out, lse, *sizes))
     return out, lse
 
 
