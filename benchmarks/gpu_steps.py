@@ -6,8 +6,9 @@ the loss and the gradients are finite. Gradients are compared with the CPU's in 
 is timed. Rounding may change them by more than itself, where a rectifier or a maximum falls on the
 other side or a cosine is taken of next to nothing: "round" is by how much the CPU's own, in
 float64, change with parameters that differ in their last digit, and the card may be ten times as
-far off, or 1e-11. Launches, host copies and the time that the card is busy are counted by torch's profiler,
-which sees CuPy's work too. TF32 is off.
+far off, or 1e-11.
+Launches, host copies and the time that the card is busy are counted by torch's profiler, which sees
+CuPy's work too. TF32 is off.
 
     python benchmarks/gpu.py --parts steps
 """
@@ -102,7 +103,7 @@ def typed(e, dtype):
 
 
 def gradient(subject, dtype, name, rounding=0.0):
-    """The meta-gradient on a backend, as NumPy's; of parameters changed by a relative `rounding`."""
+    """The meta-gradient on a backend, as NumPy's; `rounding` changes parameters by so much."""
     rng = np.random.default_rng(1)
     with backend.use(name):
         params = tree.to_numpy(subject.algorithm.init(np.random.default_rng(0)))

@@ -28,7 +28,8 @@ def _import_cupy() -> ModuleType:
     except ImportError as error:
         raise BackendError(
             "backend 'cupy' was asked for, but CuPy is not installed: "
-            "pip install 'scratchmeta[cupy]'"
+            "pip install 'scratchmeta[cupy]', or 'scratchmeta[cupy-cuda13]' where nvidia-smi says "
+            "CUDA 13"
         ) from error
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
