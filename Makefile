@@ -29,7 +29,7 @@ endif
 help:
 	@echo "make demo    train a few-shot learner (1 to 4 minutes), verify its gradients, draw an episode"
 	@echo "make test    lint and run the whole test suite"
-	@echo "make lint    ruff check and ruff format --check"
+	@echo "make lint    ruff check, ruff format --check and mypy"
 	@echo "make gpu     on a machine with an NVIDIA GPU: tests, gradients, benchmarks, trainings in"
 	@echo "             11 minutes, into OUT=$(OUT); installs nothing, GPU_PYTHON=python3 has CuPy,"
 	@echo "             WHEELS=DIR has what else it lacks (make gpu-wheels fills it, with a network)"
@@ -58,6 +58,7 @@ test: $(VENV)/installed-test lint
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 gpu: gpu-is-here
 	@$(GPU_PYTHON) benchmarks/gpu.py --out $(OUT) $(addprefix --wheels ,$(WHEELS))
@@ -75,7 +76,7 @@ gpu-is-here:
 	@nvidia-smi -L 2>/dev/null || { echo "no NVIDIA GPU here: nvidia-smi finds none"; exit 1; }
 
 clean:
-	rm -rf $(VENV) $(GPU_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/installed-demo: pyproject.toml setup.py | $(VENV)/python-is-new-enough
 	@echo "installing into $(VENV) (once, about a minute) ..."

@@ -359,10 +359,7 @@ def kernels(options: argparse.Namespace) -> int:
         ["--backend", "cupy", "--rounds", rounds, *["--little"] * options.rehearsal],
         until=time.monotonic() + options.seconds,
     )
-    say(
-        "kernel, forward, forward + backward".ljust(42)
-        + "  ours ms      off    torch  ours/t  ceil"
-    )
+    say(f"{'kernel':<42}  ours ms      off    torch  ours/t  ceil")
     for name, which, ours, off, theirs, ratio, ceiling, _ in rows:
         arrow = "fwd" if which == "forward" else "f+b"
         say(f"{name:<38}{arrow:<4}{ours:9.3f}{off:9.3f}{theirs:9.3f}{ratio:8.2f}{ceiling:6.2f}")

@@ -7,6 +7,7 @@ is timed. Rounding may change them by more than itself, where a rectifier or a m
 other side or a cosine is taken of next to nothing: "round" is by how much the CPU's own, in
 float64, change with parameters that differ in their last digit, and the card may be ten times as
 far off, or 1e-11.
+
 Launches, host copies and the time that the card is busy are counted by torch's profiler, which sees
 CuPy's work too. TF32 is off.
 

@@ -13,6 +13,7 @@ from scratchmeta.analysis.taylor import Expansion
 from scratchmeta.run.checkpoint import Run, write_atomically
 from scratchmeta.run.evaluation import TEST
 from scratchmeta.run.experiment import Saved, algorithm, of_length
+from scratchmeta.shown import percent
 from scratchmeta.tree import to_backend, to_numpy
 
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
@@ -56,10 +57,7 @@ def _images(run: Saved, batch: episodes.Episode) -> Figure:
     if batch.support_x.ndim != 5:  # described, not shown
         shots = 0
     figure = Figure(figsize=(0.8 * (shots + queries + 1), 0.85 * ways + 0.9), layout="constrained")
-    share = (predicted == query_y).mean()
-    figure.suptitle(
-        f"{run.config.algorithm} on {run.config.data}: {share:.0%} of the queries right"
-    )
+    figure.suptitle(_share_right(run, predicted == query_y))
     axes = figure.subplots(ways, shots + queries, squeeze=False)
     for k, row in enumerate(axes):
         support, query = np.flatnonzero(support_y == k), np.flatnonzero(query_y == k)
@@ -82,14 +80,19 @@ def _probabilities(run: Saved, batch: episodes.Episode) -> Figure:
     scores = to_numpy(run.algorithm.predict(run.params, to_backend(batch)))[0]  # (N·Q, N)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axis = figure.subplots()
-    share = (scores.argmax(-1) == batch.query_y[0]).mean()
     axis.imshow(np.exp(scores), cmap="gray_r", vmin=0, vmax=1, aspect="auto")
     axis.set(
         xlabel="class, dark where probable",
         ylabel="query",
-        title=f"{run.config.algorithm} on {run.config.data}: {share:.0%} of the queries right",
+        title=_share_right(run, scores.argmax(-1) == batch.query_y[0]),
     )
     return figure
+
+
+def _share_right(run: Saved, right: np.ndarray) -> str:
+    """The title of a picture of predictions, of which some are right."""
+    share = percent(right.mean(), digits=0)
+    return f"{run.config.algorithm} on {run.config.data}: {share} of the queries right"
 
 
 def _image(axis: Axes, image: np.ndarray, colour: str, note: str = "") -> None:

@@ -17,7 +17,7 @@ from scratchmeta.fields import check, choose
 NAMES = sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def find(name: str) -> type:
+def find(name: str) -> type["Data"]:
     """The class of the data set `name`."""
     module = import_module(f"{__name__}.{choose('data', name, NAMES).replace('-', '_')}")
     own = (v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Data))
@@ -33,6 +33,8 @@ class Data:
     """Whether it is read from a folder, which may not be there."""
     like: ClassVar[str | None] = None
     """The data set whose presets are taken, where an algorithm has none for this one."""
+    training: ClassVar[dict[str, Any]] = {}
+    """Options of training that are others than in these presets."""
 
     def __post_init__(self) -> None:
         check(self)
