@@ -37,7 +37,7 @@ def test_importing_is_quick_and_compiles_nothing():
         "import sys, time; start = time.process_time(); import scratchmeta;"
         "print(time.process_time() - start,"
         " *{'numba', 'matplotlib', 'cupy', 'rich', 'html', 'subprocess',"
-        " 'scratchmeta.algorithms.protocol'} & set(sys.modules))"
+        " 'scratchmeta.algorithms.maml'} & set(sys.modules))"
     )
     measured = [in_python(script) for _ in range(5)]
     assert all(heavy == [] for _, *heavy in measured)

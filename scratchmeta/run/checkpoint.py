@@ -334,7 +334,8 @@ class Run:
     def release(self) -> None:
         """Lets other processes train in this folder."""
         held, self._held = self._held, None
-        held.close()
+        if held is not None:
+            held.close()
 
     def _refuse_another_folder(self) -> None:
         """Raises CheckpointError if the folder that is held does not lie in its place any more."""

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import episodes
+from scratchmeta.algorithms.protocol import Predictor
 from scratchmeta.data import Pairs
 from scratchmeta.data.one_shot_runs import OneShotRuns
-from scratchmeta.episodes import Episode
+from scratchmeta.episodes import Dataset, Episode, EpisodeMaker
 from scratchmeta.episodes import sample as _sample
 from scratchmeta.run.config import Training
 from scratchmeta.run.progress import Progress
@@ -73,9 +74,9 @@ class Evaluation:
 
 
 def evaluate(
-    algorithm: Any,
+    algorithm: Predictor,
     params: Any,
-    dataset: Any,
+    dataset: Dataset | EpisodeMaker,
     n_way: int = 5,
     k_shot: int = 1,
     n_query: int = 15,

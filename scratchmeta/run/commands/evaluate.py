@@ -55,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse(EvaluateOptions, argv, "evaluate", default)
     with backend.use(options.backend):
         run = experiment.saved(options.run, options.checkpoint, options.data_dir, options.named)
-        found = _one_shot_runs(run, options) if options.one_shot_runs else _evaluate(run, options)
+        runs = options.one_shot_runs
+        found = _one_shot_runs(run, runs, options) if runs else _evaluate(run, options)
     if options.json:
         print(json.dumps(found))
         return 0
@@ -125,7 +126,7 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
             "finite; had training, or adaptation, diverged?"
         )
     if result.measure == "accuracy":
-        found = {**result.as_dict(), "chance": 1 / n_way}
+        found: dict[str, Any] = {**result.as_dict(), "chance": 1 / n_way}
         if not isinstance(run.splits.test, Described):
             found["nearest_neighbour"] = on_test(evaluation.NearestNeighbour()).value
         found["within_alphabet"] = options.within_alphabet
@@ -152,16 +153,16 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
     return {**result.as_dict(), "mse_by_step": [on_test(each).value for each in adapted]}
 
 
-def _one_shot_runs(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]:
+def _one_shot_runs(run: experiment.Saved, path: Path, options: EvaluateOptions) -> dict[str, Any]:
     """The error rate in Lake's one-shot runs, and that of the nearest neighbour on pixels."""
     own = (options.n_way, options.k_shot, options.n_query)
     if own != (None, None, None) or options.within_alphabet:
         raise UsageError("--one-shot-runs has its own episodes: 20 ways, 1 shot, 1 query")
     experiment.refuse_other_ways(run.config, WAYS)
-    shape = getattr(run.splits.test, "image_shape", (None,))
+    shape: Any = getattr(run.splits.test, "image_shape", (None,))
     if shape[-1] != 1:
         raise UsageError(f"{options.run}: --one-shot-runs wants a run on grey images of characters")
-    runs = one_shot_runs.read(options.one_shot_runs, shape[0])
+    runs = one_shot_runs.read(path, shape[0])
     errors = evaluation.one_shot_errors(run.algorithm, run.params, runs)
     nearest = evaluation.one_shot_errors(evaluation.NearestNeighbour(), None, runs)
     return {
