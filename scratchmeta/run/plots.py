@@ -13,6 +13,7 @@ from scratchmeta.analysis.taylor import Expansion
 from scratchmeta.run.checkpoint import Run, write_atomically
 from scratchmeta.run.evaluation import TEST
 from scratchmeta.run.experiment import Saved, algorithm, of_length
+from scratchmeta.run.sweeps.tables import Difference, Row, Sweep
 from scratchmeta.tree import to_backend, to_numpy
 
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
@@ -208,4 +209,37 @@ def expansions(found: Sequence[Expansion], path: Path) -> Path:
         axis.grid(color="0.92")
     panels[0].set_ylabel("residual / gradient")
     panels[0].legend(title="less A and B; dashed: less A", fontsize=8, title_fontsize=8)
+    return _saved(figure, path)
+
+
+def sweep(found: Sweep, path: Path) -> Path:
+    """Draws the rows of a sweep, and their differences to the first, as PNG; returns the path.
+
+    A dot for each seed, the mean with its interval over seeds (thick) and over episodes (thin).
+    """
+    rows = [row for row in found.rows if row.mean is not None]
+    differences = [d for d in found.differences if d.less == found.rows[0].name]
+    panels: list[Sequence[Row | Difference]] = [rows, differences] if differences else [rows]
+    names = [row.name for row in rows]
+    size = 4.5 * len(panels) + 1, 0.42 * max(3, len(names)) + 1.4
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(f"{found.about['data']}, seeds {' '.join(map(str, found.about['seeds']))}")
+    accuracy = bool(rows) and rows[0].measure == "accuracy"
+    scale = 100 if accuracy else 1
+    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for each in panel:
+            y = names.index(each.name)
+            if isinstance(each, Row):
+                values = [scale * value for value in each.by_seed.values()]
+                axis.plot(values, [y - 0.22] * len(values), ".", color="0.6")
+            for half, width in ((each.over_seeds, 3.5), (each.over_episodes, 1.2)):
+                if half is not None:
+                    axis.errorbar(
+                        scale * each.mean, y + (0.1 if width < 3 else -0.05), xerr=scale * half,
+                        color=RIGHT, elinewidth=width, capsize=3 if width < 3 else 0,
+                    )  # fmt: skip
+            axis.plot(scale * each.mean, y, "o", color=RIGHT)
+        axis.set_yticks(range(len(names)), [name.replace(",", "\n", 1) for name in names])
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.grid(axis="x", color="0.92")
     return _saved(figure, path)
