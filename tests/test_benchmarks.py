@@ -31,7 +31,15 @@ def once(calls):
 
 @pytest.mark.parametrize("name", backend.NAMES)
 def test_the_table_of_kernels(name, kernels, tmp_path, capsys):
-    arguments = ["--backend", name, "--rounds", "1", "--little", "--write", str(tmp_path / "table.md")]
+    arguments = [
+        "--backend",
+        name,
+        "--rounds",
+        "1",
+        "--little",
+        "--write",
+        str(tmp_path / "table.md"),
+    ]
     with fakecupy.install():
         kernels.main(arguments)
     lines = capsys.readouterr().out.splitlines()

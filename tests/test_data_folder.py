@@ -1,9 +1,11 @@
 """One's own pictures: generated drawings, in every order that a folder can have and cannot."""
 
 import contextlib
+import json
 import os
 import shutil
 import warnings
+from dataclasses import replace
 
 import drawings
 import numpy as np
@@ -11,8 +13,19 @@ import pytest
 from drawings import CLASSES, COUNTS
 from PIL import Image
 
-from scratchmeta import episodes
-from scratchmeta.data import DataError, Folder, Pairs, WithinAlphabet, folder, pictures
+from scratchmeta import episodes, presets
+from scratchmeta.data import (
+    DataError,
+    Folder,
+    Pairs,
+    Shuffled,
+    WithinAlphabet,
+    folder,
+    pictures,
+)
+from scratchmeta.run import experiment
+from scratchmeta.run.cli import main
+from scratchmeta.run.evaluation import by_instance
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +35,9 @@ def twelve(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCRATCHMETA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SCRATCHMETA_DATA", raising=False)
     return tmp_path / "cache"
 
 
@@ -93,11 +108,52 @@ def test_a_class_with_too_few_pictures_is_named(twelve):
         episodes.sample(Folder(twelve, "all", image_size=16), n_way=2, k_shot=1, n_query=5)
 
 
-def test_what_needs_the_same_hands_in_all_classes_refuses(twelve):
-    for kind in (Pairs, WithinAlphabet):
-        message = rf"{kind.__name__}: as many drawings of each class wanted, got .*5 \(of round/a\)"
-        with pytest.raises(ValueError, match=message):
-            kind(Folder(twelve, "all", image_size=16))
+@pytest.mark.parametrize("rotations", ["none", "classes"])
+def test_pairs_are_of_one_folder_and_of_any_pictures(twelve, rotations):
+    data = Folder(twelve, "all", image_size=16, rotations=rotations)
+    found = {}
+    data.gather = lambda classes, numbers, rng: found.update(c=classes, n=numbers[..., 0]) or data_x
+    data_x = np.zeros((3000, 2, 1, 16, 16, 3), np.uint8)
+    _, y = Pairs(data).draw(np.random.default_rng(0), 1500, 2, 2)
+    classes, numbers = found["c"], found["n"]
+    np.testing.assert_array_equal(y.reshape(3000, 2), classes)
+    assert (numbers < data.count(classes)).all()
+    same = classes[:, 0] == classes[:, 1]
+    assert same.sum() == 1500
+    assert (numbers[same][:, 0] != numbers[same][:, 1]).all()
+    assert numbers[same].max() == numbers[~same].max() == 39
+    characters = classes // 4 if rotations == "classes" else classes
+    kinds = np.array([name.split("/")[0] for name in data.names])[characters]
+    assert (kinds[:, 0] == kinds[:, 1]).all()
+
+
+def test_tasks_within_one_folder_draw_any_pictures(twelve):
+    data = Folder(twelve, "all", image_size=16)
+    tasks = WithinAlphabet(data)
+    assert (tasks.n_classes, tasks.n_drawings) == (4, 5)
+    asked = []
+    gather = data.gather
+    data.gather = lambda classes, numbers, rng: (
+        asked.append((classes, numbers)) or gather(classes, numbers, rng)
+    )
+    x, _ = tasks.draw(np.random.default_rng(0), 300, 3, 2)
+    ((classes, numbers),) = asked
+    assert x.shape == (300, 3, 2, 16, 16, 3)
+    assert (classes // 4 == classes[:, :1] // 4).all()  # sorted by name, four of a kind
+    assert (numbers < data.counts[classes][..., None]).all()
+    assert numbers.max() == 39
+    assert (numbers[..., 0] != numbers[..., 1]).all()
+
+
+def test_classes_side_by_side_are_alike(few):
+    data = Folder(few / "round", "all", image_size=16)
+    assert [a.tolist() for a in data.alphabets] == [[0, 1]]
+    (few / "round" / "b").rename(few / "b")
+    shutil.rmtree(few / "square" / "b")
+    with pytest.raises(
+        ValueError, match=r"Pairs: an alphabet of two characters wanted, got Folder"
+    ):
+        Pairs(Folder(few, "all", image_size=16))
 
 
 # --- who is in which split ---
@@ -403,3 +459,75 @@ def test_wrong_arguments_are_named(few):
     ]:
         with pytest.raises(ValueError, match=message):
             Folder(few, **options)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+SMALL = ["--channels", "4", "--steps", "2", "--validate-every", "2", "--validation-episodes", "3"]
+
+
+@pytest.mark.parametrize("name", ["prototypical", "maml", "siamese", "mann"])
+def test_trained_and_evaluated_in_commands_of_one_line(twelve, tmp_path, capsys, name):
+    """On as many classes and pictures as there are, without an option that says so."""
+    small = SMALL if name != "mann" else [*SMALL[2:], "--controller", "4", "--rows", "4"]
+    out = str(tmp_path / "run")
+    argv = ["train", name, "--data", "folder", "--data-dir", str(twelve), "--out", out, *small]
+    assert main(argv) == 0
+    capsys.readouterr()
+    assert main(["evaluate", out, "--episodes", "5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["n_way"], found["k_shot"]) == (3, 1)
+    assert 0 <= found["accuracy"] <= 1
+    assert main(["evaluate", out, "--episodes", "5", "--k-shot", "40"]) == 2
+    assert "drawings a class has in Folder(3 classes × " in capsys.readouterr().err
+
+
+def test_instances_are_as_many_as_a_class_has(few):
+    class Right:
+        def instance_accuracy(self, params, batch):
+            return [1.0] * (1 + batch.query_y.shape[1] // 2)
+
+    sequences = Shuffled(Folder(few, "all", image_size=16))
+    assert by_instance(Right(), None, sequences, n_way=2, episodes=1) == [1.0] * 3
+
+
+def test_options_of_a_folder_arrive(twelve):
+    options = {"image_size": 16, "image_channels": 1, "invert": True, "shares": (2, 1, 1)}
+    config = presets.lookup("prototypical", "folder")
+    assert config.training == replace(
+        presets.lookup("prototypical", "glyphs").training,
+        n_way=3, n_query=4, test_way=3, test_query=4,
+    )  # fmt: skip
+    config = replace(
+        config, dataset=replace(config.dataset, **options, split_seed=4, rotations="classes")
+    )
+    assert presets.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+    found = experiment.splits(config, twelve)
+    for part, split, turns in zip(
+        found, ("train", "val", "test"), ("classes", "none", "none"), strict=True
+    ):
+        wanted = Folder(twelve, split, 16, 1, True, (2, 1, 1), 4, turns)
+        assert (part.names, part.n_classes) == (wanted.names, wanted.n_classes)
+        np.testing.assert_array_equal(part.pixels(0, [0, 1]), wanted.pixels(0, [0, 1]))
+    assert experiment.network(config).layers[0][1].n_in == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "folder: where is it? --data-dir DIR names it, with a sub-folder a class"),
+        (["--data-dir", "{few}"], "n_way: at most the 2 classes of Folder(2 classes × "),
+        (["--data-dir", "{few}", "--image-channels", "2"], "2"),
+    ],
+)
+def test_what_the_command_line_refuses(few, tmp_path, capsys, argv, message):
+    argv = [argument.format(few=few) for argument in argv]
+    assert main(["train", "prototypical", "--data", "folder", "--out", "run", *argv]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_algorithm_that_wants_what_pictures_have_not_says_so(twelve, capsys):
+    argv = ["train", "prototypical-zero-shot", "--data", "folder", "--data-dir", str(twelve)]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "data: folder has no n_attributes, which Conv4WithAttributes wants" in error

@@ -39,9 +39,9 @@ Tree = Any
 class LSTMBaseline(Algorithm):
     """An LSTM that has to keep the task in its state.
 
-    `image_size` is that of the images (..., H, W, 1), `ways` the number of classes. `labels`
-    "one-hot" gives labels 0 ... ways − 1 to and expects them from the network as one of `ways`,
-    "strings" numbers below 3125 as five letters, each one of 5.
+    `image_size` and `image_channels` are those of the images (..., H, W, C), `ways` the number of
+    classes. `labels` "one-hot" gives labels 0 ... ways − 1 to and expects them from the network as
+    one of `ways`, "strings" numbers below 3125 as five letters, each one of 5.
     """
 
     image_size: Given[int] = 20
@@ -51,6 +51,7 @@ class LSTMBaseline(Algorithm):
     labels: Literal["one-hot", "strings"] = "one-hot"
     """One of n_way labels, or five letters drawn anew for each class of an episode."""
     _: KW_ONLY
+    image_channels: Given[int] = 1
     task_chunk: Given[int | None] = None
 
     @property
@@ -74,7 +75,7 @@ class LSTMBaseline(Algorithm):
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {lstm, out}."""
-        cell = nn.LSTM(self.image_size**2 + self.n_label, self.controller)
+        cell = nn.LSTM(self.image_size**2 * self.image_channels + self.n_label, self.controller)
         recurrent = nn.LSTM(self.n_read + self.controller, self.controller)
         lstm = cell.init(rng)
         if self.n_read:  # r_{t−1} enters the controller beside h_{t−1}

@@ -88,6 +88,7 @@ def network(
     pooling: str = "max",
     n_fast: int = 7,
     activation: Callable = ops.relu,
+    image_channels: int = 1,
 ) -> SlowFast:
     """`depth` convolutions of 3 x 3, each of which halves the image, features, and logits.
 
@@ -98,7 +99,7 @@ def network(
     after, stride = (_pool, 1) if pooling == "max" else (_same, 2)
     layers: list[tuple[str, Any, Callable]] = []
     for i in range(depth):
-        conv = nn.Conv2d(channels if i else 1, channels, stride=stride, bias=False)
+        conv = nn.Conv2d(channels if i else image_channels, channels, stride=stride, bias=False)
         layers.append((f"conv{i + 1}", conv, after))
         image_size = -(-image_size // 2)
     layers[-1] = (*layers[-1][:2], lambda h: nn.flatten_images(after(h)))

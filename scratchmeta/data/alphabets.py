@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchmeta.data.images import below, distinct, refuse_unequal
+from scratchmeta.data.images import below, distinct
 
 
 class WithinAlphabet:
@@ -16,11 +16,11 @@ class WithinAlphabet:
 
     In each task the first drawings of all classes are by one drawer, the second ones by another,
     and so on: with one shot and one query this is the design of the one-shot runs of Lake et al.
-    (2015). Alphabets that have n_way characters are equally likely.
+    (2015). Alphabets that have n_way characters are equally likely. Where characters have different
+    numbers of drawings, their drawers are not the same people, and drawings are any.
     """
 
     def __init__(self, dataset: Any) -> None:
-        refuse_unequal(dataset, self)
         self.dataset, self.n_drawings = dataset, dataset.n_drawings
         self.n_classes = max(len(alphabet) for alphabet in dataset.alphabets)
 
@@ -31,9 +31,13 @@ class WithinAlphabet:
         large = [alphabet for alphabet in self.dataset.alphabets if len(alphabet) >= n_way]
         chosen = [large[i] for i in below(rng, len(large), (tasks,))]
         classes = np.stack([a[distinct(rng, 1, n_way, len(a))[0]] for a in chosen])
-        drawers = distinct(rng, tasks, n, self.n_drawings)[:, None]
         y = np.broadcast_to(np.arange(n_way)[:, None], (tasks, n_way, n))
-        return self.dataset.gather(classes, np.broadcast_to(drawers, y.shape), rng), y
+        if _by_everyone(self.dataset):
+            drawings = np.broadcast_to(distinct(rng, tasks, n, self.n_drawings)[:, None], y.shape)
+        else:
+            counts = self.dataset.count(classes).ravel()
+            drawings = distinct(rng, tasks * n_way, n, counts).reshape(y.shape)
+        return self.dataset.gather(classes, drawings, rng), y
 
     def __repr__(self) -> str:
         return f"WithinAlphabet({self.dataset!r})"
@@ -56,9 +60,10 @@ class Pairs:
             raise ValueError(
                 "rotations: wanted for pairs none, classes or episode, got 'class-episode'"
             )
-        refuse_unequal(dataset, self)
         self.dataset, self.n_drawings = dataset, dataset.n_drawings
         several = [alphabet for alphabet in dataset.alphabets if len(alphabet) > 1]
+        if not several:
+            raise ValueError(f"Pairs: an alphabet of two characters wanted, got {dataset}")
         self._classes = np.concatenate(several)
         self._sizes = np.array([len(alphabet) for alphabet in several])
         self._starts = np.cumsum(self._sizes) - self._sizes
@@ -75,9 +80,20 @@ class Pairs:
         same = (number % 2 == 1) | (np.arange(n) == 0)
         place = np.where(same, first, (first + others) % size)
         classes = self._classes[self._starts[alphabet] + place]  # (T, N, n)
-        drawings = distinct(rng, tasks * n_way, n, self.n_drawings)[..., None]
-        x = self.dataset.gather(classes.reshape(tasks * n_way, n), drawings, rng)
-        return x.reshape(tasks, n_way, n, *x.shape[3:]), classes
+        classes = classes.reshape(tasks * n_way, n)
+        if _by_everyone(self.dataset):
+            drawings = distinct(rng, tasks * n_way, n, self.n_drawings)
+        else:
+            counts = self.dataset.count(classes)
+            own = distinct(rng, tasks * n_way, n, counts[:, 0])
+            drawings = np.where(same.reshape(own.shape), own, below(rng, counts, own.shape))
+        x = self.dataset.gather(classes, drawings[..., None], rng)
+        return x.reshape(tasks, n_way, n, *x.shape[3:]), classes.reshape(tasks, n_way, n)
 
     def __repr__(self) -> str:
         return f"Pairs({self.dataset!r})"
+
+
+def _by_everyone(dataset: Any) -> bool:
+    """Whether all characters are drawn by the same people, each once."""
+    return bool((dataset.counts == dataset.n_drawings).all())

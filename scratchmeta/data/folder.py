@@ -90,6 +90,10 @@ class Folder(ImageDataset):
         super().__init__(images, names, rotations, jitter, affine, spans[chosen])
         self.split = split
 
+    def alphabet(self, name: str) -> str:
+        """The folder that a class is in: its classes are alike, as an alphabet's characters are."""
+        return name.rpartition("/")[0]
+
 
 def _classes(root: Path) -> dict[str, list[Path]]:
     """{path below the root: its pictures, sorted} of every folder that holds pictures, sorted."""

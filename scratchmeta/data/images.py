@@ -74,14 +74,18 @@ class ImageDataset:
         """
         members: dict[str, list[int]] = {}
         for row, name in enumerate(self.names):
-            alphabet, slash, _ = name.rpartition("/")
-            if not slash:
-                raise ValueError(f"{self}: wanted names alphabet/character, got {name!r}")
-            members.setdefault(alphabet, []).append(row)
+            members.setdefault(self.alphabet(name), []).append(row)
         rows = [np.array(found) for found in members.values()]
         if self.rotations == "classes":
             return [4 * found + turn for found in rows for turn in range(4)]
         return rows
+
+    def alphabet(self, name: str) -> str:
+        """The alphabet that a character of this name belongs to."""
+        alphabet, slash, _ = name.rpartition("/")
+        if not slash:
+            raise ValueError(f"{self}: wanted names alphabet/character, got {name!r}")
+        return alphabet
 
     def draw(
         self, rng: np.random.Generator, tasks: int, n_way: int, n: int
@@ -96,9 +100,12 @@ class ImageDataset:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Choose distinct classes (T, N) for each task and distinct drawings (T, N, n) of each."""
         classes = distinct(rng, tasks, n_way, self.n_classes)
-        characters = classes // 4 if self.rotations == "classes" else classes
-        drawings = distinct(rng, tasks * n_way, n, self.counts[characters].ravel())
+        drawings = distinct(rng, tasks * n_way, n, self.count(classes).ravel())
         return classes, drawings.reshape(tasks, n_way, n)
+
+    def count(self, classes: np.ndarray) -> np.ndarray:
+        """How many drawings classes have."""
+        return self.counts[classes // 4 if self.rotations == "classes" else classes]
 
     def gather(
         self, classes: np.ndarray, drawings: np.ndarray, rng: np.random.Generator
@@ -169,13 +176,6 @@ class Numbered:
 
     def __repr__(self) -> str:
         return f"Numbered({self.dataset!r})"
-
-
-def refuse_unequal(dataset: ImageDataset, wanted_by: object) -> None:
-    """Raises ValueError where classes have different numbers of drawings, so other drawers."""
-    if dataset.counts.min() < dataset.counts.max():
-        name = type(wanted_by).__name__
-        raise ValueError(f"{name}: as many drawings of each class wanted, got {dataset}")
 
 
 def below(rng: np.random.Generator, bound: int | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -99,13 +99,14 @@ def lookup(algorithm: str, data: str | None = None, preset: str = "quick") -> Co
         choose(f"preset of {name}", preset, dict.fromkeys(p for _, p in table))
         data = next(d for d, p in table if p == preset)
     known = dict.fromkeys(d for d, _ in table)
-    like, changes = data, {}
-    if data not in known and data in datasets.NAMES and datasets.find(data).like in known:
-        made = datasets.find(data)
-        like, changes = made.like, {"dataset": made()}
+    brought = datasets.find(data) if data not in known and data in datasets.NAMES else None
+    like = brought.like if brought and brought.like in known else data
     choose(f"data for {name}", like, known)
     choose(f"preset of {name} on {data}", preset, [p for d, p in table if d == like])
-    return Config(name, data, preset, **(table[like, preset]._asdict() | changes))
+    chosen = table[like, preset]
+    if brought:
+        chosen = chosen._replace(dataset=brought()).trained(**brought.training)
+    return Config(name, data, preset, **chosen._asdict())
 
 
 def by_data(table: Mapping) -> dict[str, list[str]]:

@@ -127,11 +127,12 @@ def by_instance(
 ) -> list[float]:
     """The accuracy for the 1st, 2nd, ... 10th image of a class in sequences of 10 of each.
 
+    Of as many as a class has, where it has fewer.
     `dataset` gives sequences (`data.Shuffled`), `algorithm` has `instance_accuracy`.
     """
-    found, tasks = [], 20
+    found, tasks, images = [], 20, int(min(10, dataset.n_drawings))
     for start in range(0, episodes, tasks):
-        batch = _sample(dataset, n_way, 1, 9, tasks, seed, TEST + start)
+        batch = _sample(dataset, n_way, 1, images - 1, tasks, seed, TEST + start)
         found.append(algorithm.instance_accuracy(params, to_backend(batch)))
     return np.mean(found, axis=0).tolist()
 

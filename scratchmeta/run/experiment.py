@@ -30,7 +30,7 @@ class Surroundings:
     """
 
     def __init__(self, config: Config) -> None:
-        dataset, self._config = config.dataset, config
+        dataset, self._config, self._building = config.dataset, config, False
         self.ways = config.training.n_way
         for name in ("image_size", "image_channels", "n_attributes"):
             if hasattr(dataset, name):
@@ -45,6 +45,9 @@ class Surroundings:
         self.n_out = (1 if numbers else self.ways) if head else None
 
     def __getattr__(self, name: str) -> Any:
+        if self._building:  # an option would have been set
+            data, network = self._config.data, type(self._config.network).__name__
+            raise ValueError(f"data: {data} has no {name}, which {network} wants")
         built = {} if name.startswith("_") else self.built
         if name in built:
             return built[name]
@@ -54,7 +57,12 @@ class Surroundings:
     def built(self) -> dict[str, Any]:
         """{"network": the network}, or what else the network's options build."""
         options = self._config.network
-        made = options.build(self) if hasattr(options, "build") else fields.build(options, self)
+        if not hasattr(options, "build"):
+            made = fields.build(options, self)
+        else:
+            self._building = True
+            made = options.build(self)
+            self._building = False
         return made if isinstance(made, dict) else {"network": made}
 
     @cached_property

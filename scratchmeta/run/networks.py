@@ -98,7 +98,9 @@ class SlowFast(Options):
 
     def build(self, given: Any) -> slow_fast.SlowFast:
         """The network."""
-        return slow_fast.network(given.n_out, image_size=given.image_size, **asdict(self))
+        size, channels = given.image_size, given.image_channels
+        options = asdict(self)
+        return slow_fast.network(given.n_out, image_size=size, image_channels=channels, **options)
 
 
 @dataclass(frozen=True)

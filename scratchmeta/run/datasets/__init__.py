@@ -33,6 +33,8 @@ class Data:
     """Whether it is read from a folder, which may not be there."""
     like: ClassVar[str | None] = None
     """The data set whose presets are taken, where an algorithm has none for this one."""
+    training: ClassVar[dict[str, Any]] = {}
+    """Options of training that are others than in these presets."""
 
     def __post_init__(self) -> None:
         check(self)
