@@ -217,7 +217,7 @@ def sweep(found: Sweep, path: Path) -> Path:
 
     A dot for each seed, the mean with its interval over seeds (thick) and over episodes (thin).
     """
-    rows = [row for row in found.rows if row.mean is not None]
+    rows = [row for row in found.rows if row.by_seed]
     differences = [d for d in found.differences if d.less == found.rows[0].name]
     panels: list[Sequence[Row | Difference]] = [rows, differences] if differences else [rows]
     names = [row.name for row in rows]

@@ -91,7 +91,7 @@ def sweep(
         (name, seed): job.of(root, name, plan.seeded(configs[name], seed), test[name], data_dir)
         for seed, name in itertools.product(seeds, configs)
     }
-    plan.fill_caches(configs.values(), data_dir)
+    plan.try_data(configs, test, data_dir)
     failed = _done(joblib, asked.values(), jobs, progress)
     about = {
         "version": scratchmeta.__version__,

@@ -2,11 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from scratchmeta import presets
+from scratchmeta import episodes, presets
 from scratchmeta.fields import check_types
 from scratchmeta.fields import fields as options_of
 from scratchmeta.run import experiment
@@ -106,14 +106,13 @@ def tests(
         )
         experiment.refuse_other_ways(config, n_way)
         sizes = {"n_way": n_way, "k_shot": k_shot, "n_query": n_query}
-        for size, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{size}: wanted at least 1, got {value}")
         made[name] = {**sizes, "episodes": count, "seed": seed}
     return made
 
 
-def fill_caches(configs: Iterable[Config], data_dir: Any) -> None:
-    """Loads each configuration's data once, before many want it; raises what is wrong with it."""
-    for config in {repr(config.dataset): config for config in configs}.values():
-        experiment.splits(config, data_dir)
+def try_data(configs: Mapping[str, Config], test: Mapping[str, dict], data_dir: Any) -> None:
+    """Draws a test episode of each row: what is wrong with data or sizes is raised here, and what
+    is to be cached is cached once, before many want it."""
+    for name, config in configs.items():
+        splits, sizes = experiment.splits(config, data_dir), test[name]
+        episodes.sample(splits.test, sizes["n_way"], sizes["k_shot"], sizes["n_query"])

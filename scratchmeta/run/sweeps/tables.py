@@ -152,8 +152,8 @@ class Sweep:
             title = f"less {_label(first.name)}"
             parts.append(_markdown([title, *_titles(measure, "points"), "seeds"], differences))
         parts.append(
-            "± are halves of 95 % intervals: over seeds by Student's t, on these episodes; over "
-            "episodes,\nfor these trained runs."
+            "± are halves of 95 % intervals: over seeds by Student's t, on these episodes; over\n"
+            "episodes, for these trained runs."
             + (" Differences are of the same seeds and episodes." if differences else "")
         )
         for run, what in self.failed.items():
