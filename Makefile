@@ -15,7 +15,7 @@ GPU_TABLE := runs/gpu.md
 help:
 	@echo "make demo    train a few-shot learner (1 to 4 minutes), verify its gradients, draw an episode"
 	@echo "make test    lint and run the whole test suite"
-	@echo "make lint    ruff check and ruff format --check"
+	@echo "make lint    ruff check, ruff format --check and mypy"
 	@echo "make gpu     on a machine with an NVIDIA GPU: tests and gradients on it, then benchmarks"
 	@echo "             into $(GPU_TABLE), against torch where .venv has it"
 	@echo "make clean   delete .venv and everything built; runs/ stays"
@@ -42,6 +42,7 @@ test: $(VENV)/installed-test lint
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 gpu: gpu-is-here $(VENV)/installed-test
 	@$(PIP) --editable '.[cupy]'
@@ -61,7 +62,7 @@ gpu-is-here:
 	@nvidia-smi -L 2>/dev/null || { echo "no NVIDIA GPU here: nvidia-smi finds none"; exit 1; }
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/installed-demo: pyproject.toml setup.py | $(VENV)/python-is-new-enough
 	@echo "installing into $(VENV) (once, about a minute) ..."

@@ -152,9 +152,7 @@ class Torch:
 class TorchPrototypical(Torch):
     """The loss written as torch users write it; `compiled` by torch.compile."""
 
-    def __init__(
-        self, task, pooling, dtype, channels_last=False, compiled=False, device="cpu"
-    ):
+    def __init__(self, task, pooling, dtype, channels_last=False, compiled=False, device="cpu"):
         super().__init__(task, pooling, dtype, channels_last, device)
         self.forward = self.torch.compile(self.net) if compiled else self.net
 

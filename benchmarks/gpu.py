@@ -14,7 +14,8 @@ A part that fails or is cut off keeps what it has written, and the next begins. 
 NumPy, Numba, pytest, pytest-xdist, hypothesis and safetensors; what else is missing (rich, tyro) is
 taken from a folder of wheels (`make gpu-wheels` fills it).
 
-    python benchmarks/gpu.py --out DIR [--minutes 11] [--wheels DIR] [--parts NAME ...] [--rehearsal]
+    python benchmarks/gpu.py --out DIR [--minutes 11] [--wheels DIR] [--parts NAME ...]
+                             [--rehearsal]
 
 `--rehearsal` runs all of it on a machine without a GPU, at little sizes, on the stand-in for CuPy
 and the emulation of CUDA in tests/: the tables are the same, their times mean nothing. Characters
@@ -359,7 +360,10 @@ def kernels(options: argparse.Namespace) -> int:
         ["--backend", "cupy", "--rounds", rounds, *["--little"] * options.rehearsal],
         until=time.monotonic() + options.seconds,
     )
-    say(f"{'kernel, forward + backward':<42}{'ours ms':>9}{'off':>9}{'torch':>9}{'ours/t':>8}{'ceil':>6}")
+    say(
+        f"{'kernel, forward + backward':<42}{'ours ms':>9}{'off':>9}{'torch':>9}"
+        f"{'ours/t':>8}{'ceil':>6}"
+    )
     for name, which, ours, off, theirs, ratio, ceiling, _ in rows:
         arrow = "fwd" if which == "forward" else "f+b"
         say(f"{name:<38}{arrow:<4}{ours:9.3f}{off:9.3f}{theirs:9.3f}{ratio:8.2f}{ceiling:6.2f}")

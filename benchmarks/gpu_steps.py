@@ -1,11 +1,11 @@
 """Training steps on a GPU: gradients as on the CPU, times, launches, and torch eager beside them.
 
-A step is a meta-gradient and Adam; "checked" is the library's own step, which also looks whether the
-loss and the gradients are finite. Gradients are compared with the CPU's in float64 and float32,
-|got − wanted| / |wanted| over all of them, and with torch's where there is a twin, before anything is
-timed (in float32, where a rectifier or a maximum falls on the other side, they differ by more than
-rounding). Launches, host copies and the time that the card is busy are counted by torch's profiler,
-which sees CuPy's work too. TF32 is off.
+A step is a meta-gradient and Adam; "checked" is the library's own step, which also looks whether
+the loss and the gradients are finite. Gradients are compared with the CPU's in float64 and float32,
+|got − wanted| / |wanted| over all of them, and with torch's where there is a twin, before anything
+is timed (in float32, where a rectifier or a maximum falls on the other side, they differ by more
+than rounding). Launches, host copies and the time that the card is busy are counted by torch's
+profiler, which sees CuPy's work too. TF32 is off.
 
     python benchmarks/gpu.py --parts steps
 """
@@ -19,8 +19,8 @@ import conv4
 import numpy as np
 import sinusoid_step
 from common import seconds
-from kernels import rivals
 
+from kernels import rivals
 from scratchmeta import backend, data, episodes, losses, nn, optim, tree
 from scratchmeta.algorithms import MAML, Prototypical
 from scratchmeta.run.config import Training
@@ -66,7 +66,9 @@ def conv4_step(task, made, **options):
         torch = conv4.TorchMAML if task == "maml" else conv4.TorchPrototypical
         return torch(task, "stride", dtype, device="cuda")
 
-    return Subject(made(conv4.network(task, "stride"), **options), conv4.episode(task, "float32"), twin)
+    return Subject(
+        made(conv4.network(task, "stride"), **options), conv4.episode(task, "float32"), twin
+    )
 
 
 SUBJECTS = {
@@ -102,7 +104,9 @@ def gradient(subject, dtype, name):
     with backend.use(name):
         params = tree.astype(subject.algorithm.init(np.random.default_rng(0)), dtype)
         params = tree.to_backend(params)
-        _, grads = subject.algorithm.meta_gradient(params, tree.to_backend(typed(subject.episodes, dtype)))
+        _, grads = subject.algorithm.meta_gradient(
+            params, tree.to_backend(typed(subject.episodes, dtype))
+        )
         return [np.asarray(g) for g in tree.flatten(tree.to_numpy(grads))[0]]
 
 

@@ -438,11 +438,12 @@ def grad(y: Tensor, xs: Tree, create_graph: bool = False, cotangent: Value | Non
         if shape:
             raise ValueError(f"grad: wanted a scalar y or a cotangent, got shape {shape}")
         cotangent = 1.0
-    if type(cotangent) is not Tensor and not getattr(cotangent, "ndim", 0):
-        cotangent = backend.xp(value).full(shape, cotangent, getattr(value, "dtype", None))
-    elif cotangent.shape != shape:
-        raise ValueError(f"grad: wanted a cotangent of y's shape {shape}, got {cotangent.shape}")
-    return tree.unflatten(treedef, pull_back([y], [cotangent], leaves, create_graph))
+    g: Any = cotangent
+    if type(g) is not Tensor and not getattr(g, "ndim", 0):
+        g = backend.xp(value).full(shape, g, getattr(value, "dtype", None))
+    elif g.shape != shape:
+        raise ValueError(f"grad: wanted a cotangent of y's shape {shape}, got {g.shape}")
+    return tree.unflatten(treedef, pull_back([y], [g], leaves, create_graph))
 
 
 def value_and_grad(

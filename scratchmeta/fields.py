@@ -75,7 +75,7 @@ class Field:
 
 
 @functools.cache
-def fields(cls: type) -> tuple[Field, ...]:
+def fields(cls: Any) -> tuple[Field, ...]:
     """The fields of a dataclass, or the parameters of a class's constructor."""
     if dataclasses.is_dataclass(cls):
         hints = get_type_hints(cls, include_extras=True)
@@ -143,10 +143,11 @@ def docs(cls: type) -> dict[str, str]:
             source = textwrap.dedent(inspect.getsource(base))
         except (OSError, TypeError):  # built in, or made without a file
             continue
-        body = ast.parse(source).body[0].body
-        for field, below in itertools.pairwise(body):
+        defined: Any = ast.parse(source).body[0]
+        for field, below in itertools.pairwise(defined.body):
             is_doc = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-            if isinstance(field, ast.AnnAssign) and is_doc:
+            named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if named and is_doc:
                 found[field.target.id] = inspect.cleandoc(below.value.value)
     return found
 
@@ -165,7 +166,7 @@ def check_choices(section: Any) -> None:
     What is made in Python may be out of bounds that a run's options keep: no inner steps, a rate of
     0. What is no choice has no meaning anywhere.
     """
-    for f in fields(type(section)):
+    for f in fields(_class_of(section)):
         if get_origin(f.hint) is Literal and (
             wrong := _complaint(getattr(section, f.name), f.hint, strictly=False)
         ):
@@ -177,9 +178,12 @@ def check_types(section: type, values: dict) -> None:
     _refuse(section, values, strictly=True)
 
 
+def _class_of(section: Any) -> Any:
+    return section if isinstance(section, type) else type(section)
+
+
 def _refuse(section: Any, values: dict, strictly: bool) -> None:
-    cls = section if isinstance(section, type) else type(section)
-    for f in fields(cls):
+    for f in fields(_class_of(section)):
         asked = f.name in values and not f.given
         if asked and (wrong := _complaint(values[f.name], f.hint, strictly)):
             raise ValueError(f"{f.name}: {wrong}")
@@ -187,7 +191,8 @@ def _refuse(section: Any, values: dict, strictly: bool) -> None:
 
 def _complaint(value: Any, hint: Any, strictly: bool) -> str:
     """What is wrong with a value, or nothing."""
-    bare, bounds = hint, ()
+    bare: Any = hint
+    bounds: list[Any] = []
     if get_origin(hint) is Annotated:
         bare, *bounds = get_args(hint)
     kind, inner = get_origin(bare), get_args(bare)

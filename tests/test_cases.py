@@ -92,7 +92,9 @@ def test_every_layer_loss_optimiser_and_algorithm_has_a_row():
         }
         return {n for n, v in own.items() if wanted(v) and not n.startswith("_")}
 
-    layers = public(nn, lambda v: inspect.isclass(v) and "__call__" in vars(v))
+    layers = public(
+        nn, lambda v: inspect.isclass(v) and "__call__" in vars(v) and v is not nn.Network
+    )
     layers |= {"Conv4", "MLP", "embed"}
     optimisers = public(optim, inspect.isclass) | {"global_norm", "clip_by_norm", "clip_by_value"}
     for kind, names in {
@@ -782,12 +784,16 @@ def test_run_reports_progress_and_aligned_lines():
     results = cases.run(["exp", "sum"], progress=lambda *step: seen.append(step))
     assert [(done, total, r.name) for done, total, r in seen] == [(1, 2, "exp"), (2, 2, "sum")]
     lines = cases.table(results).splitlines()
-    assert len(lines) == 3
-    assert len(lines[0]) == len(lines[1])
-    assert lines[0].startswith("ok   exp ")
+    assert len(lines) == 4
+    assert len(lines[0]) == len(lines[1]) == len(lines[2])
+    assert lines[0].split()[:2] == ["order", "directions"]
+    assert lines[1].startswith("ok   exp ")
+    numbers = lines[1].split()[2:6]
+    r = results[0].report
+    assert numbers == ["2", str(r.directions), f"{r.worst:.1e}", f"{r.estimate:.1e}"]
     directions = sum(r.report.directions for r in results)
-    assert lines[2].startswith(f"2 checked along {directions} directions in ")
-    assert lines[2].endswith("all passed")
+    assert lines[3].startswith(f"2 checked along {directions} directions in ")
+    assert lines[3].endswith("all passed")
     row = results[0].as_dict()
     assert row["passed"]
     assert row["order"] == 2
@@ -802,7 +808,7 @@ def test_a_wrong_rule_fails_its_row_and_no_other(monkeypatch):
     assert "inputs: scratchmeta.verify.cases.CASES['tanh'].inputs(0)[0].inputs" in results[0].error
     assert results[0].as_dict()["error"] == results[0].error
     assert cases.summary(results).endswith("1 failed: tanh")
-    assert "FAIL tanh\ngradient check failed" in cases.table(results)
+    assert "\nFAIL tanh\ngradient check failed" in cases.table(results)
     with pytest.raises(GradientError):
         CASES["tanh"].check()
 

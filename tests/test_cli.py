@@ -24,6 +24,7 @@ from scratchmeta.presets import REGISTRY
 from scratchmeta.run import experiment, networks
 from scratchmeta.run.checkpoint import Run
 from scratchmeta.run.cli import main
+from scratchmeta.shown import percent
 
 QUICK = [
     "--tasks",
@@ -249,7 +250,7 @@ def test_images_from_training_to_picture(glyph_cache, monkeypatch, capsys, tmp_p
     assert found["chance"] == pytest.approx(1 / 3)
     assert 1 / 3 < found["nearest_neighbour"] <= 1
     assert main(["evaluate", folder, "--episodes", "5"]) == 0
-    assert re.search(r"accuracy \d+\.\d\d% ± \d+\.\d\d%.*\n.*pixels.*\n.*chance 20.00%",
+    assert re.search(r"accuracy \d+\.\d\d ± \d+\.\d\d %.*\n.*pixels.*\n.*chance 20.00 %",
                      capsys.readouterr().out)  # fmt: skip
     assert main(["plot", folder]) == 0
     assert (tmp_path / folder / "episode.png").stat().st_size > 5000
@@ -310,7 +311,7 @@ def test_siamese_networks_verify_and_classify_within_alphabets(
     assert main(["evaluate", "siamese", *asked]) == 0
     text = capsys.readouterr().out
     assert "14-way 1-shot, 20 test episodes within an alphabet" in text
-    assert re.search(r"same or different, pairs of one alphabet \d\d\.\d\d%", text)
+    assert re.search(r"same or different, pairs of one alphabet \d\d\.\d\d %", text)
     error = refused(capsys, "evaluate", "siamese", "--within-alphabet", "--n-way", "60")
     assert re.match(r"n_way: at most the \d\d classes of WithinAlphabet", error)
 
@@ -330,7 +331,7 @@ def test_lakes_one_shot_runs(glyph_cache, monkeypatch, capsys, tmp_path):
     assert found["error_rate"] == pytest.approx(np.mean(found["error_rate_by_run"]))
     assert found["nearest_neighbour"] < 0.01  # the ink of a class is in nearly the same place
     assert main(["evaluate", "siamese", "--one-shot-runs", archive]) == 0
-    assert f"error rate {found['error_rate']:.2%} of 400 trials" in capsys.readouterr().out
+    assert f"error rate {percent(found['error_rate'])} of 400 trials" in capsys.readouterr().out
 
     error = refused(capsys, "evaluate", "maml", "--one-shot-runs", archive)
     assert re.match(r"n_way: .* one output for each of 5 classes, got 20", error)
@@ -882,8 +883,8 @@ def test_list(capsys):
 def test_check_prints_a_line_for_each_and_a_summary(capsys):
     assert main(["check", "mse", "exp"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:2]] == [["ok", "mse"], ["ok", "exp"]]
-    assert lines[2].startswith("2 checked")
+    assert [line.split()[:2] for line in lines[1:3]] == [["ok", "mse"], ["ok", "exp"]]
+    assert lines[3].startswith("2 checked")
     assert main(["check", "mse", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["passed"] is True

@@ -900,7 +900,7 @@ def test_lerp_and_astype():
 # From the ground up. A module may import those of lower storeys, and of its own; one that is not
 # named here is on top: it may import any, and none below may import it.
 STOREYS = [
-    ["backend", "fields"],
+    ["backend", "fields", "shown"],
     ["tree"],
     ["core"],
     ["ops", "graph"],
@@ -964,7 +964,7 @@ def test_kernels_know_no_autodiff():
         assert set(imports(file)) <= {"backend", "kernels"}, file.name
 
 
-@pytest.mark.parametrize("name", ["backend", "core", "graph", "verify.gradcheck", "tree"])
+@pytest.mark.parametrize("name", ["backend", "core", "graph", "verify.gradcheck", "shown", "tree"])
 def test_examples_in_docstrings(name):
     module = importlib.import_module(f"scratchmeta.{name}")
     failed, attempted = doctest.testmod(module, extraglobs={"np": np})

@@ -107,7 +107,7 @@ def test_a_file_is_trained_evaluated_drawn_resumed_and_checked(run, capsys):
     assert main(["train", "./mine.py:Mine", "--resume", "run", "--steps", "4"]) == 0
     capsys.readouterr()
     assert main(["check", "./mine.py:Mine"]) == 0
-    assert re.match("ok +Mine", capsys.readouterr().out)
+    assert re.search("^ok +Mine", capsys.readouterr().out, re.MULTILINE)
     del CASES["Mine"]
     with pytest.raises(SystemExit):
         main(["train", "./mine.py:Mine", "--help"])

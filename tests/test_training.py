@@ -546,7 +546,7 @@ def test_what_json_gets():
     assert json.loads(json.dumps(result.as_dict())) == {
         "accuracy": 0.5, "ci95": 0.1, "episodes": 600, "n_way": 5, "k_shot": 1,
     }  # fmt: skip
-    assert str(result) == "accuracy 50.00 % ± 10.00"
+    assert str(result) == "accuracy 50.00 ± 10.00 %"
     assert str(replace(result, measure="mse")) == "mse 0.5000 ± 0.1000"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import scratchmeta as sm
 from scratchmeta.episodes import Dataset, Episode
 from scratchmeta.nn import Network
+from scratchmeta.run.config import Training
 
 # --- Tensors and operations: what goes in comes out ---
 
@@ -92,3 +93,48 @@ def embed(network: Network) -> sm.core.Value:
 
 assert embed(Scaled(2.0)).shape == (2, 6, 1)
 assert embed(sm.nn.MLP([1, 4])).shape == (2, 6, 4)
+
+
+# --- an algorithm of one's own ---
+
+
+class Nearest:
+    """The class whose first example is nearest, by features that are learned."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def init(self, rng: np.random.Generator) -> sm.core.Tree:
+        return self.network.init(rng)
+
+    def log_p(self, params: sm.core.Tree, episode: Episode) -> sm.core.Value:
+        support = self.network(params, episode.support_x)
+        query = self.network(params, episode.query_x)
+        return sm.ops.log_softmax(-sm.ops.pairwise_distance(query, support))
+
+    def meta_gradient(
+        self, params: sm.core.Tree, episodes: Episode
+    ) -> tuple[sm.core.Array, sm.core.Tree]:
+        def loss(params: sm.core.Tree) -> sm.Tensor:
+            log_p: sm.Tensor = self.log_p(params, episodes)
+            return sm.ops.mean(sm.losses.cross_entropy(log_p, episodes.query_y))
+
+        return sm.value_and_grad(loss)(params)
+
+    def predict(self, params: sm.core.Tree, episodes: Episode) -> sm.core.Array:
+        return self.log_p(params, episodes)
+
+
+def untrainable() -> None:
+    """What mypy is to find."""
+    sm.train(Scaled(2.0), Halves(), settings)  # type: ignore[arg-type]
+    sm.train(Nearest(sm.nn.MLP([1, 4])), Scaled(2.0), settings)  # type: ignore[arg-type]
+    sm.evaluate(Halves(), None, Halves())  # type: ignore[arg-type]
+
+
+settings = Training(n_way=2, n_query=3, steps=2, validation_episodes=2)
+nearest = Nearest(sm.nn.MLP([1, 4]))
+state = sm.train(nearest, Halves(), settings, validation=Halves())
+assert sm.evaluate(nearest, state.params, Halves(), n_way=2, n_query=3, episodes=2).episodes == 2
+library = sm.algorithms.Prototypical(sm.nn.MLP([1, 4]))
+assert sm.train(library, Halves(), settings).step == 2

@@ -10,7 +10,7 @@ this folder is found by itself: its classes with these methods are names of this
 
 import pkgutil
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 METHODS = ("init", "meta_gradient", "predict")
 
@@ -18,6 +18,11 @@ METHODS = ("init", "meta_gradient", "predict")
 def is_algorithm(value: Any) -> bool:
     """Whether this is a class with an algorithm's methods."""
     return isinstance(value, type) and all(callable(getattr(value, m, None)) for m in METHODS)
+
+
+if TYPE_CHECKING:  # names that are found below
+
+    def __getattr__(name: str) -> Any: ...
 
 
 __all__ = []

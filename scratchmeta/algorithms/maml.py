@@ -140,7 +140,7 @@ class MAML(Algorithm):
 
     def predict(self, params: Tree, episodes: Episode, inner_steps: int | None = None) -> Any:
         """After adaptation: log-probabilities (T, N·Q, N), or values (T, Q, D) in regression."""
-        steps = self.eval_inner_steps if inner_steps is None else inner_steps
+        steps: Any = self.eval_inner_steps if inner_steps is None else inner_steps
         outputs = backend.xp(episodes.query_x).concatenate(
             [
                 self.query_outputs(self.adapt(params, part, steps), part)

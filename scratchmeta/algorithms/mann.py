@@ -88,8 +88,10 @@ class MANN(LSTMBaseline):
         def zeros(*shape):
             return xp.zeros((tasks, *shape), dtype=dtype)
 
+        h, c = super().start(tasks, like)
         return Memory(
-            *super().start(tasks, like),
+            h,
+            c,
             zeros(self.rows, self.width) + dtype.type(START),
             zeros(self.heads, self.rows),
             zeros(self.rows),

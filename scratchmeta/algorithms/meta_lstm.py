@@ -209,7 +209,8 @@ class MetaLSTM(Algorithm):
 
     def predict(self, params: Tree, episodes: Episode) -> Any:
         """After adaptation: log-probabilities (T, N·Q, N), or values (T, Q, D) in regression."""
-        steps, policy = self.eval_inner_steps, self.test_batch_norm
+        steps: Any = self.eval_inner_steps
+        policy = self.test_batch_norm
         outputs = backend.xp(episodes.query_x).concatenate(
             [
                 query_outputs(self.network, self.adapt(params, part, steps), part, policy)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -77,6 +77,23 @@ def query_outputs(network: Any, weights: Tree, episodes: Episode, batch_norm: nn
     return network(weights, episodes.query_x)
 
 
+class Predictor(Protocol):
+    """What evaluation asks of an algorithm."""
+
+    def predict(self, params: Tree, episodes: Episode) -> Array:
+        """log p(y = k | x, S) for every query, (T, N·Q, N), or values in regression."""
+
+
+class Learner(Predictor, Protocol):
+    """What training asks of an algorithm."""
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """New parameters."""
+
+    def meta_gradient(self, params: Tree, episodes: Episode) -> tuple[Array, Tree]:
+        """The loss, a mean over tasks, and its gradient, raw."""
+
+
 class Algorithm:
     """What an algorithm says of itself beside its options, which are its fields.
 
@@ -87,9 +104,6 @@ class Algorithm:
     head: ClassVar[bool] = False
     """Whether its network ends in an output for each class (in regression, for each number)."""
 
-    outer_optimizer: ClassVar[str | None] = None
-    """The only optimizer that it may be trained with, if there is only one."""
-
     def __post_init__(self) -> None:
         fields.check_choices(self)
 
@@ -97,6 +111,11 @@ class Algorithm:
     def fixes_ways(self) -> bool:
         """Whether it tells no other number of classes apart than that of training."""
         return self.head
+
+    @property
+    def outer_optimizer(self) -> str | None:
+        """The only optimizer that it may be trained with, if there is only one."""
+        return None
 
     def datasets(self, splits: Splits) -> Splits:
         """What it is trained, validated and tested on, made of plain datasets."""

@@ -110,7 +110,7 @@ class Relation(MetricLearner):
 
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters {network, first, second, head}: of f, and of the layers of g."""
-        parts = {"first": self.first, "second": self.second, "head": self.last}
+        parts: dict[str, Any] = {"first": self.first, "second": self.second, "head": self.last}
         return {**super().init(rng), **{name: part.init(rng) for name, part in parts.items()}}
 
     def first_block(self, params: Tree, classes: Any, queries: Any) -> Any:

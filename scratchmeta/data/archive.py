@@ -9,7 +9,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 MAX_TOTAL = 1 << 30  # bytes a whole archive may expand to; Omniglot's largest needs 6 MB
@@ -62,8 +62,8 @@ def files(folder: Path) -> list[str]:
     """List the paths of all files below a folder, sorted, without the operating system's own."""
     found = []
     for where, folders, names in os.walk(folder):
-        folders[:] = (name for name in folders if not _is_litter([name]))
-        found += [os.path.join(where, name) for name in names if not _is_litter([name])]
+        folders[:] = (name for name in folders if not is_litter(name))
+        found += [os.path.join(where, name) for name in names if not is_litter(name)]
     return sorted(found)
 
 
@@ -78,7 +78,7 @@ def _zip(path: Path, max_bytes: int) -> Iterator[tuple[str, bytes]]:
                 )
             for info in infos:
                 _refuse_hostile(path, info, max_bytes)
-                if not (info.is_dir() or _is_litter(info.filename.split("/"))):
+                if not (info.is_dir() or any(map(is_litter, info.filename.split("/")))):
                     yield info.filename, _content(archive, info)
     except DataError:
         raise
@@ -122,5 +122,6 @@ def _refuse_hostile(path: Path, info: zipfile.ZipInfo, max_bytes: int) -> None:
         )
 
 
-def _is_litter(parts: Sequence[str]) -> bool:
-    return any(part == "__MACOSX" or part.startswith(".") for part in parts)
+def is_litter(name: str) -> bool:
+    """Whether an operating system leaves files or folders of this name behind."""
+    return name == "__MACOSX" or name.startswith(".")

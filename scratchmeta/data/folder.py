@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchmeta.data.archive import DataError
+from scratchmeta.data.archive import DataError, is_litter
 from scratchmeta.data.cache import mapped
 from scratchmeta.data.images import ImageDataset, distinct
-from scratchmeta.data.pictures import is_picture, read, refuse_odd
+from scratchmeta.data.pictures import is_picture, known, read
 from scratchmeta.episodes import generator
 
 SPLITS = ("train", "val", "test")
@@ -50,7 +50,7 @@ class Folder(ImageDataset):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | os.PathLike,
         split: str = "train",
         image_size: int = 84,
         channels: int = 3,
@@ -107,8 +107,8 @@ def _classes(root: Path) -> dict[str, list[Path]]:
 
     for where, folders, names in os.walk(root, onerror=failed):
         here = Path(where)
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        paths = sorted(here / name for name in names if not _is_hidden(name))
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        paths = sorted(here / name for name in names if not is_litter(name))
         pictures = [path for path in paths if is_picture(path)]
         others += [path for path in paths if not is_picture(path) and path != root / LIST]
         for name in folders:
@@ -134,10 +134,6 @@ def _classes(root: Path) -> dict[str, list[Path]]:
             stacklevel=4,
         )
     return dict(sorted(classes.items()))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _assigned(root: Path, paths: list[str]) -> tuple[list[str], list[str] | None, Path]:
@@ -221,9 +217,5 @@ def _code() -> str:
 
 def _identity(files: list[Path]) -> str:
     """Return what changes when a picture may have changed: names, sizes and times."""
-    found = []
-    for file in files:
-        refuse_odd(file)
-        stat = file.stat()
-        found.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
-    return "\n".join(found)
+    stats = ((file, known(file)) for file in files)
+    return "\n".join(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats)

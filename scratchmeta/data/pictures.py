@@ -1,11 +1,12 @@
 """A picture of any format that Pillow reads, as an array of the size and channels of choice."""
 
 import functools
+import os
 from pathlib import Path
 
 import numpy as np
 
-from scratchmeta.data.archive import DataError
+from scratchmeta.data.archive import DataError, regular
 from scratchmeta.data.download import extra
 
 MAX_BYTES = 1 << 28
@@ -28,12 +29,12 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in formats()
 
 
-def refuse_odd(path: Path) -> None:
-    """Raises DataError where `path` is not a file, or too large a one."""
-    if not path.is_file():  # a pipe would never end
-        raise DataError(f"{path}: a file wanted, and it is none")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise DataError(f"{path}: at most {MAX_BYTES} bytes wanted, got {size}")
+def known(path: Path) -> os.stat_result:
+    """What the system knows of a file; raises DataError where it is none, or too large a one."""
+    try:
+        return regular(path, MAX_BYTES)
+    except OSError as error:  # a link that leads nowhere, or round
+        raise DataError(f"{path}: not readable ({error.strerror})") from error
 
 
 def read(path: str | Path, image_size: int, channels: int, invert: bool = False) -> np.ndarray:
@@ -48,7 +49,7 @@ def read(path: str | Path, image_size: int, channels: int, invert: bool = False)
     `MAX_PIXELS`.
     """
     path = Path(path)
-    refuse_odd(path)
+    known(path)
     Image, ImageOps = extra("PIL.Image"), extra("PIL.ImageOps")
     mode, size = {1: "L", 3: "RGB"}[channels], (image_size, image_size)
     try:

@@ -19,5 +19,6 @@ def composite(f: Any) -> Any:
         except (AttributeError, TypeError) as error:
             raise explain(op, args, kwargs, error) from error
 
-    op.names = names
-    return op
+    made: Any = op
+    made.names = names
+    return made

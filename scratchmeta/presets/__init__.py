@@ -129,7 +129,8 @@ def from_dict(
     run's, `named` {"algorithm": ..., "network": ...} what the command line names in its place.
     """
     named, loaded = dict(named or {}), recorded.get("loaded", {})
-    name, data = str(recorded["algorithm"]), recorded.get("data")
+    name = str(recorded["algorithm"])
+    data: Any = recorded.get("data")
     if "algorithm" in loaded or named.get("algorithm"):
         how = named.get("algorithm"), resume
         cls = outside.load_again(outside.ALGORITHM, loaded.get("algorithm"), folder, *how)
@@ -149,7 +150,7 @@ def from_dict(
                 outside.load_again(outside.NETWORK, loaded.get("network"), folder, *how)
             )
         }
-    types = {
+    types: dict[str, set[Any]] = {
         "dataset": {made},
         "network": networks,
         "method": {options(found.algorithm)},

@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from scratchmeta import tree
+from scratchmeta.shown import html_table
 
 try:
     import fcntl as _fcntl
@@ -60,6 +61,17 @@ class State(NamedTuple):
     optimizer: Any  # nested dict of arrays
     best_score: float | None  # higher is better; None before the first validation
     best_step: int  # the step best_score was first reached at
+
+    def __repr__(self) -> str:  # without the numbers, of which there are many
+        arrays = tree.flatten(self.params)[0]
+        best = "" if self.best_score is None else f", best at step {self.best_step}"
+        numbers = sum(a.size for a in arrays)
+        return f"State(step {self.step}, {numbers:,} parameters in {len(arrays)} arrays{best})"
+
+    def _repr_html_(self) -> str:  # what notebooks ask for
+        names, arrays = tree.paths(self.params), tree.flatten(self.params)[0]
+        rows = [(n, a.dtype, tuple(a.shape)) for n, a in zip(names, arrays, strict=True)]
+        return html_table(repr(self), ("parameters", "dtype", "shape"), rows)
 
 
 # --- one checkpoint -----------------------------------------------------------------------------
@@ -323,7 +335,8 @@ class Run:
     def release(self) -> None:
         """Lets other processes train in this folder."""
         held, self._held = self._held, None
-        held.close()
+        if held is not None:
+            held.close()
 
     def _refuse_another_folder(self) -> None:
         """Raises CheckpointError if the folder that is held does not lie in its place any more."""

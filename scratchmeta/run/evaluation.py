@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import episodes
+from scratchmeta.algorithms.protocol import Predictor
 from scratchmeta.data import Pairs
 from scratchmeta.data.one_shot_runs import OneShotRuns
-from scratchmeta.episodes import Episode
+from scratchmeta.episodes import Dataset, Episode, EpisodeMaker
 from scratchmeta.episodes import sample as _sample
 from scratchmeta.run.config import Training
 from scratchmeta.run.progress import Progress
+from scratchmeta.shown import html_table, percent
 from scratchmeta.tree import to_backend, to_numpy
 
 CALIBRATION, VALIDATION, TEST = 2**61, 2**62, 2**63  # index of the first episode of each kind
@@ -55,16 +57,26 @@ class Evaluation:
             "k_shot": self.k_shot,
         }
 
-    def __str__(self) -> str:
+    @property
+    def _shown(self) -> tuple[str, str]:
+        """What was measured, and its mean with half the interval."""
         if self.measure == "accuracy":
-            return f"accuracy {100 * self.value:.2f} % ± {100 * self.ci95:.2f}"
-        return f"{self.measure.replace('_', ' ')} {self.value:.4f} ± {self.ci95:.4f}"
+            return self.measure, percent(self.value, self.ci95)
+        return self.measure.replace("_", " "), f"{self.value:.4f} ± {self.ci95:.4f}"
+
+    def __str__(self) -> str:
+        return " ".join(self._shown)
+
+    def _repr_html_(self) -> str:  # what notebooks ask for
+        what, value = self._shown
+        row = value, self.episodes, self.n_way, self.k_shot
+        return html_table("test episodes", (what, "episodes", "n_way", "k_shot"), [row])
 
 
 def evaluate(
-    algorithm: Any,
+    algorithm: Predictor,
     params: Any,
-    dataset: Any,
+    dataset: Dataset | EpisodeMaker,
     n_way: int = 5,
     k_shot: int = 1,
     n_query: int = 15,

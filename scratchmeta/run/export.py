@@ -87,6 +87,11 @@ def _refuse_adapted(algorithm: Any, whole: bool = False) -> None:
             f"export: {name} adapts to each episode by gradients, which cannot be exported; its "
             "embedding can"
         )
+    if whole and hasattr(algorithm, "attribute_network"):
+        raise ValueError(
+            f"export: {name} is shown descriptions and no examples, which is not exported; its "
+            "embedding can be"
+        )
 
 
 def _some(rng: np.random.Generator, n: int, shape: Sequence[int]) -> np.ndarray:

@@ -49,6 +49,9 @@ def model(name: str, inputs: list[Inputs], outputs: list[Tensor], params: Any) -
             "export: which operations there are depends on the inputs, or on their number (where "
             "it is that of the support, --k-shot fixes it)"
         )
+    for op in (node.op for node in records[0] if node.op is not None):
+        if op.__name__ not in OPERATIONS:
+            raise ValueError(f"export: the operation {op.__name__} cannot be exported")
     graph = _Graph(inputs, params)
     for nodes in zip(*records, strict=True):
         graph.add(nodes)
@@ -131,8 +134,6 @@ class _Graph:
             self.names[first] = self.names[first.parents[0]][first.slot]
             return
         kind = first.op.__name__
-        if kind not in OPERATIONS:
-            raise ValueError(f"export: the operation {kind} cannot be exported")
         arguments = [
             self._given(kind, tuple(node.args[i] for node in nodes)) if parent is None
             else self.names[parent]

@@ -84,7 +84,7 @@ def load(kind: Kind, name: str) -> type:
         except ImportError as error:
             raise OutsideError(f"{kind.what}: {name}: {error}") from error
         content = _read(kind, Path(getattr(module, "__file__", None) or place))
-    cls = getattr(module, attribute, None)
+    cls: Any = getattr(module, attribute, None)
     if not kind.follows(cls):
         got = "no such name" if cls is None else f"one of {type(cls).__name__}"
         raise OutsideError(
@@ -111,9 +111,10 @@ def load_again(
     if named is None:
         _refuse_strangers(kind, recorded, Path(folder).resolve())
     cls = load(kind, named or name)
-    if resume and source(cls)["sha256"] != recorded["sha256"]:
+    now: Any = source(cls)
+    if resume and now["sha256"] != recorded["sha256"]:
         raise OutsideError(
-            f"{kind.what}: {source(cls)['name']}: is not what the run was trained with (another "
+            f"{kind.what}: {now['name']}: is not what the run was trained with (another "
             "SHA-256), so it cannot be resumed"
         )
     return cls
@@ -150,7 +151,7 @@ def _executed(path: Path, content: bytes) -> ModuleType:
     name = f"scratchmeta_outside_{path.stem}_{digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec: Any = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look there for the types of fields
     try:

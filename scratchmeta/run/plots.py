@@ -13,7 +13,8 @@ from scratchmeta.analysis.taylor import Expansion
 from scratchmeta.run.checkpoint import Run, write_atomically
 from scratchmeta.run.evaluation import TEST
 from scratchmeta.run.experiment import Saved, algorithm, of_length
-from scratchmeta.run.sweeps.tables import Difference, Row, Sweep
+from scratchmeta.run.sweeps.tables import Sweep
+from scratchmeta.shown import percent
 from scratchmeta.tree import to_backend, to_numpy
 
 RIGHT, WRONG = "#2a7f3f", "#c0392b"
@@ -57,10 +58,7 @@ def _images(run: Saved, batch: episodes.Episode) -> Figure:
     if batch.support_x.ndim != 5:  # described, not shown
         shots = 0
     figure = Figure(figsize=(0.8 * (shots + queries + 1), 0.85 * ways + 0.9), layout="constrained")
-    share = (predicted == query_y).mean()
-    figure.suptitle(
-        f"{run.config.algorithm} on {run.config.data}: {share:.0%} of the queries right"
-    )
+    figure.suptitle(_share_right(run, predicted == query_y))
     axes = figure.subplots(ways, shots + queries, squeeze=False)
     for k, row in enumerate(axes):
         support, query = np.flatnonzero(support_y == k), np.flatnonzero(query_y == k)
@@ -83,14 +81,19 @@ def _probabilities(run: Saved, batch: episodes.Episode) -> Figure:
     scores = to_numpy(run.algorithm.predict(run.params, to_backend(batch)))[0]  # (N·Q, N)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axis = figure.subplots()
-    share = (scores.argmax(-1) == batch.query_y[0]).mean()
     axis.imshow(np.exp(scores), cmap="gray_r", vmin=0, vmax=1, aspect="auto")
     axis.set(
         xlabel="class, dark where probable",
         ylabel="query",
-        title=f"{run.config.algorithm} on {run.config.data}: {share:.0%} of the queries right",
+        title=_share_right(run, scores.argmax(-1) == batch.query_y[0]),
     )
     return figure
+
+
+def _share_right(run: Saved, right: np.ndarray) -> str:
+    """The title of a picture of predictions, of which some are right."""
+    share = percent(right.mean(), digits=0)
+    return f"{run.config.algorithm} on {run.config.data}: {share} of the queries right"
 
 
 def _image(axis: Axes, image: np.ndarray, colour: str, note: str = "") -> None:
@@ -217,29 +220,45 @@ def sweep(found: Sweep, path: Path) -> Path:
 
     A dot for each seed, the mean with its interval over seeds (thick) and over episodes (thin).
     """
-    rows = [row for row in found.rows if row.by_seed]
-    differences = [d for d in found.differences if d.less == found.rows[0].name]
-    panels: list[Sequence[Row | Difference]] = [rows, differences] if differences else [rows]
-    names = [row.name for row in rows]
-    size = 4.5 * len(panels) + 1, 0.42 * max(3, len(names)) + 1.4
+    rows = [
+        (row.name, row.mean, row.over_seeds, row.over_episodes, list(row.by_seed.values()))
+        for row in found.rows
+        if row.mean is not None
+    ]
+    names = [name for name, *_ in rows]
+    first = found.rows[0].name
+    differences: list = [
+        (d.name, d.mean, d.over_seeds, d.over_episodes, [])
+        for d in found.differences
+        if d.less == first
+    ]
+    panels: dict[str, list] = (
+        {"": rows, f"less {first}": differences} if differences else {"": rows}
+    )
+    measure = next((row.measure for row in found.rows if row.measure), "")
+    scale = 100 if measure == "accuracy" else 1
+    labels = {"accuracy": ("accuracy, %", "points")}.get(measure, (measure, measure))
+    size = 4.5 * len(panels) + 1, 0.4 * max(3, len(names)) + 1.4
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(f"{found.about['data']}, seeds {' '.join(map(str, found.about['seeds']))}")
-    accuracy = bool(rows) and rows[0].measure == "accuracy"
-    scale = 100 if accuracy else 1
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for each in panel:
-            y = names.index(each.name)
-            if isinstance(each, Row):
-                values = [scale * value for value in each.by_seed.values()]
-                axis.plot(values, [y - 0.22] * len(values), ".", color="0.6")
-            for half, width in ((each.over_seeds, 3.5), (each.over_episodes, 1.2)):
+    seeds = " ".join(map(str, found.about["seeds"]))
+    figure.suptitle(f"{found.about['data']}, seeds {seeds}: 95 % over seeds thick, episodes thin")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, panel), label in zip(axes, panels.items(), labels, strict=False):
+        for name, mean, over_seeds, over_episodes, values in panel:
+            y = names.index(name)
+            axis.plot(
+                [scale * value for value in values], [y - 0.25] * len(values), ".", color="0.6"
+            )
+            for half, width, offset in ((over_seeds, 3.5, 0), (over_episodes, 1.2, 0.2)):
                 if half is not None:
                     axis.errorbar(
-                        scale * each.mean, y + (0.1 if width < 3 else -0.05), xerr=scale * half,
-                        color=RIGHT, elinewidth=width, capsize=3 if width < 3 else 0,
-                    )  # fmt: skip
-            axis.plot(scale * each.mean, y, "o", color=RIGHT)
-        axis.set_yticks(range(len(names)), [name.replace(",", "\n", 1) for name in names])
-        axis.set_ylim(len(names) - 0.5, -0.5)
+                        scale * mean, y + offset, xerr=scale * half, color=RIGHT, elinewidth=width
+                    )
+            axis.plot(scale * mean, y, "o", color=RIGHT)
+        if title:
+            axis.axvline(0, color="0.6", linewidth=0.8)
+        axis.set(xlabel=label, title=title.replace(",", " "))
         axis.grid(axis="x", color="0.92")
+    axes[0].set_yticks(range(len(names)), [name.replace(",", " ") for name in names])
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     return _saved(figure, path)

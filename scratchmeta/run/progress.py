@@ -8,6 +8,7 @@ Where nobody reads it (any more), the work goes on without it.
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 BAR_INTERVAL = 0.1  # seconds between redraws: the loop must not wait for its own bar
@@ -32,6 +33,23 @@ def nowhere(stream: TextIO) -> None:
     """Lets a standard stream that cannot be written to lead nowhere."""
     with open(os.devnull, "wb") as devnull:
         os.dup2(devnull.fileno(), stream.fileno())
+
+
+def coloured(text: str, colours: Mapping[str, str]) -> str:
+    """The text with these words in colour where lines begin with them, if it goes to a terminal.
+
+    Where NO_COLOR is set, or standard output is a pipe, it stays as it is.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    shown = Text(text)
+    for word, colour in colours.items():
+        shown.highlight_regex(rf"(?m)^{word}\b", colour)
+    console = Console()
+    with console.capture() as captured:
+        console.print(shown, soft_wrap=True, end="")
+    return captured.get()
 
 
 class Progress:

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import backend, episodes, optim, tree
-from scratchmeta.episodes import Episode
+from scratchmeta.algorithms.protocol import Learner
+from scratchmeta.episodes import Dataset, Episode, EpisodeMaker
 from scratchmeta.run.checkpoint import Run, State, appended
 from scratchmeta.run.config import Training
 from scratchmeta.run.evaluation import VALIDATION, Evaluation, calibrated, evaluate
@@ -45,11 +46,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    algorithm: Any,
-    dataset: Any,
+    algorithm: Learner,
+    dataset: Dataset | EpisodeMaker,
     settings: Training,
     *,
-    validation: Any = None,
+    validation: Dataset | EpisodeMaker | None = None,
     run: str | os.PathLike | None = None,
     config: dict | None = None,
     resume: bool = False,

@@ -34,6 +34,7 @@ import numpy as np
 
 from scratchmeta import backend, core
 from scratchmeta.core import Tensor
+from scratchmeta.shown import html_table
 from scratchmeta.verify import aliasing, diagnosis, plain
 from scratchmeta.verify.pullbacks import Derivative, Function
 from scratchmeta.verify.slopes import NonSmoothPoint
@@ -102,6 +103,22 @@ class Report:
     def seconds(self) -> float:
         """The time all orders took."""
         return sum(o.seconds for o in self.orders)
+
+    def _repr_html_(self) -> str:  # what notebooks ask for
+        header = ("order", "directions", "worst", "estimate", "complex step", "seconds")
+        rows = [
+            (
+                o.order,
+                o.directions,
+                f"{o.worst:.1e}",
+                f"{o.estimate:.1e}",
+                "-" if o.complex_step is None else f"{o.complex_step:.1e}",
+                f"{o.seconds:.2f}",
+            )
+            for o in self.orders
+        ]
+        kernels = "on" if self.kernels else "off"
+        return html_table(f"{self.name}, {self.backend}, kernels {kernels}", header, rows)
 
     def __str__(self) -> str:
         second = "       -" if self.complex_step is None else f"{self.complex_step:8.1e}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from scratchmeta import backend, presets
 from scratchmeta.run import outside
 from scratchmeta.run.options import Backend, Names, at_least, parse
-from scratchmeta.run.progress import Progress
+from scratchmeta.run.progress import Progress, coloured
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"passed": passed, "results": [r.as_dict() for r in results]}))
     else:
-        print(cases.table(results))
+        print(coloured(cases.table(results), {"ok": "green", "FAIL": "red"}))
     return 0 if passed else 1
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         n_query = n_query if options.n_query is None else options.n_query
         shape = n_way, k_shot, n_query, options.tasks
         batch = to_backend(episodes.sample(dataset, *shape, seed=options.seed))
-        loss = {"loss": losses.mse} if config.dataset.labels == "numbers" else {}
+        loss: dict[str, Any] = {"loss": losses.mse} if config.dataset.labels == "numbers" else {}
         alpha, steps = config.method.inner_lr, config.method.inner_steps
         if config.algorithm == "reptile":  # whose steps include the last batch
             steps = max(1, steps - 1)

@@ -14,6 +14,7 @@ from scratchmeta.data import Described, Shuffled, WithinAlphabet, one_shot_runs
 from scratchmeta.data.one_shot_runs import WAYS
 from scratchmeta.run import evaluation, experiment
 from scratchmeta.run.options import Backend, Folder, Named, UsageError, parse
+from scratchmeta.shown import percent
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ def main(argv: Sequence[str]) -> int:
     options = parse(EvaluateOptions, argv, "evaluate", default)
     with backend.use(options.backend):
         run = experiment.saved(options.run, options.checkpoint, options.data_dir, options.named)
-        found = _one_shot_runs(run, options) if options.one_shot_runs else _evaluate(run, options)
+        runs = options.one_shot_runs
+        found = _one_shot_runs(run, runs, options) if runs else _evaluate(run, options)
     if options.json:
         print(json.dumps(found))
         return 0
     if options.one_shot_runs:
         print(f"{run.config.algorithm} on {run.config.data}, one-shot runs of {WAYS} ways")
-        print(f"  error rate {found['error_rate']:.2%} of {found['trials']} trials")
-        print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
+        print(f"  error rate {percent(found['error_rate'])} of {found['trials']} trials")
+        print(f"  nearest neighbour on pixels {percent(found['nearest_neighbour'])}")
         return 0
     n_way, k_shot, n = found["n_way"], found["k_shot"], found["episodes"]
     what = f"{run.config.algorithm} on {run.config.data}"
@@ -80,14 +82,14 @@ def main(argv: Sequence[str]) -> int:
         for step, mse in enumerate(found.get("mse_by_step", [])):
             print(f"    after {step:2} inner steps {mse:.4f}")
     else:
-        print(f"  accuracy {found['accuracy']:.2%} ± {found['ci95']:.2%} (95 % interval)")
+        print(f"  accuracy {percent(found['accuracy'], found['ci95'])} (95 % interval)")
         if "nearest_neighbour" in found:
-            print(f"  nearest neighbour on pixels {found['nearest_neighbour']:.2%}")
-        print(f"  chance {found['chance']:.2%}")
+            print(f"  nearest neighbour on pixels {percent(found['nearest_neighbour'])}")
+        print(f"  chance {percent(found['chance'])}")
     if "verification" in found:
-        print(f"  same or different, pairs of one alphabet {found['verification']:.2%}")
+        print(f"  same or different, pairs of one alphabet {percent(found['verification'])}")
     for number, accuracy in enumerate(found.get("by_instance", []), 1):
-        print(f"  in sequences, image {number:2} of a class {accuracy:.2%}")
+        print(f"  in sequences, image {number:2} of a class {percent(accuracy)}")
     return 0
 
 
@@ -124,7 +126,7 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
             "finite; had training, or adaptation, diverged?"
         )
     if result.measure == "accuracy":
-        found = {**result.as_dict(), "chance": 1 / n_way}
+        found: dict[str, Any] = {**result.as_dict(), "chance": 1 / n_way}
         if not isinstance(run.splits.test, Described):
             found["nearest_neighbour"] = on_test(evaluation.NearestNeighbour()).value
         found["within_alphabet"] = options.within_alphabet
@@ -151,16 +153,16 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
     return {**result.as_dict(), "mse_by_step": [on_test(each).value for each in adapted]}
 
 
-def _one_shot_runs(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]:
+def _one_shot_runs(run: experiment.Saved, path: Path, options: EvaluateOptions) -> dict[str, Any]:
     """The error rate in Lake's one-shot runs, and that of the nearest neighbour on pixels."""
     own = (options.n_way, options.k_shot, options.n_query)
     if own != (None, None, None) or options.within_alphabet:
         raise UsageError("--one-shot-runs has its own episodes: 20 ways, 1 shot, 1 query")
     experiment.refuse_other_ways(run.config, WAYS)
-    shape = getattr(run.splits.test, "image_shape", (None,))
+    shape: Any = getattr(run.splits.test, "image_shape", (None,))
     if shape[-1] != 1:
         raise UsageError(f"{options.run}: --one-shot-runs wants a run on grey images of characters")
-    runs = one_shot_runs.read(options.one_shot_runs, shape[0])
+    runs = one_shot_runs.read(path, shape[0])
     errors = evaluation.one_shot_errors(run.algorithm, run.params, runs)
     nearest = evaluation.one_shot_errors(evaluation.NearestNeighbour(), None, runs)
     return {

@@ -47,8 +47,11 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"{options.out}: its folder does not exist")
     write = exporting()
     run = experiment.saved(options.run, options.checkpoint, options.data_dir)
-    if (shape := getattr(run.splits.test, "image_shape", None)) is None:
-        raise UsageError(f"{options.run}: export wants a run on images, not {run.splits.test}")
+    if run.config.dataset.labels != "classes":
+        raise UsageError(
+            f"{options.run}: export wants a run that classifies, not {run.config.data}"
+        )
+    shape = run.config.dataset.example_shape
     if options.part == "embedding":
         model = write.embedding(run.algorithm, run.params, shape)
     else:

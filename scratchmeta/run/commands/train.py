@@ -76,7 +76,7 @@ def read(argv: Sequence[str]) -> tuple[Config, TrainOptions]:
 
 def _options(config: Config) -> type[TrainOptions]:
     """TrainOptions with the sections that a configuration has."""
-    sections = [(name, documented(type(getattr(config, name)))) for name in SECTIONS]
+    sections = [(name, documented(getattr(config, name).__class__)) for name in SECTIONS]
     return make_dataclass(
         "TrainOptions",
         sections,
@@ -90,7 +90,7 @@ def _options(config: Config) -> type[TrainOptions]:
 def _defaults(config: Config, more: dict[str, Any]) -> TrainOptions:
     names = {name: getattr(config, name) for name in ("algorithm", "data", "preset")}
     sections = {name: getattr(config, name) for name in SECTIONS}
-    shown = {name: of_type(documented(type(x)), x) for name, x in sections.items()}
+    shown = {name: of_type(documented(x.__class__), x) for name, x in sections.items()}
     return _options(config)(**names, **shown, **more)
 
 
@@ -209,15 +209,15 @@ def _folder(config: Config, options: TrainOptions) -> Iterator[Path]:
         yield path
         return
     for number in itertools.count(1):
-        path = Path("runs") / f"{config.algorithm}-{config.data}-{number}"
+        free = Path("runs") / f"{config.algorithm}-{config.data}-{number}"
         try:
-            path.mkdir(parents=True)
+            free.mkdir(parents=True)
             break
         except FileExistsError:
             continue
     try:
-        yield path
+        yield free
     finally:
         with suppress(OSError):  # which they raise where anything is in them
-            path.rmdir()
-            path.parent.rmdir()
+            free.rmdir()
+            free.parent.rmdir()

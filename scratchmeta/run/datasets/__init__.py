@@ -17,7 +17,7 @@ from scratchmeta.fields import check, choose
 NAMES = sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def find(name: str) -> type:
+def find(name: str) -> type["Data"]:
     """The class of the data set `name`."""
     module = import_module(f"{__name__}.{choose('data', name, NAMES).replace('-', '_')}")
     own = (v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Data))

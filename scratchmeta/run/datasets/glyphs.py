@@ -13,7 +13,7 @@ from scratchmeta.run.datasets import Images
 class Glyphs(Images):
     """Procedural alphabets, embedded in the library."""
 
-    image_channels: ClassVar[int] = 1
+    image_channels = 1
     n_attributes: ClassVar[int] = len(data.Glyphs.attribute_names)
 
     image_size: Annotated[int, at_least(16)] = 28

@@ -14,7 +14,7 @@ class MiniImageNet(Images):
     """Colour photographs in the split of Ravi & Larochelle."""
 
     on_disk: ClassVar[bool] = True
-    image_channels: ClassVar[int] = 3
+    image_channels = 3
 
     image_size: Annotated[int, at_least(16)] = 84
     """Side of the images in pixels."""

@@ -14,7 +14,7 @@ class Omniglot(Images):
     """Lake's handwritten characters."""
 
     on_disk: ClassVar[bool] = True
-    image_channels: ClassVar[int] = 1
+    image_channels = 1
 
     image_size: Annotated[int, at_least(16)] = 28
     """Side of the images in pixels."""

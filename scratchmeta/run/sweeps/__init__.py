@@ -16,7 +16,7 @@ machine, or those of a Dask or Ray cluster that see ROOT and the data under the 
 
 import itertools
 import signal
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from os import PathLike
 from pathlib import Path
@@ -159,7 +159,7 @@ def _processes(joblib: Any, jobs: int | None) -> Any:
     return joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1)
 
 
-def _outcomes(joblib: Any, jobs: Sequence["Job"]) -> Iterator["Outcome"]:
+def _outcomes(joblib: Any, jobs: Sequence["Job"]) -> Generator["Outcome", None, None]:
     """As they come. Raises ChildProcessError when a process was killed with its run."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 

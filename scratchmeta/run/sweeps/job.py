@@ -5,6 +5,7 @@ import json
 import math
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Job(NamedTuple):
 
     path: str
     record: dict  # its configuration
-    named: dict[str, str | None]  # what of it comes from outside the library
+    named: Mapping[str, str]  # what of it comes from outside the library
     test: dict[str, int]
     data_dir: str | None
     backend: str
@@ -127,7 +128,7 @@ def _run(job: Job) -> None:
     seconds = None if begun else time.perf_counter() - began
     if begun and (path / "test.json").is_file():  # tested on other episodes before
         seconds = json.loads((path / "test.json").read_text(encoding="utf-8")).get("seconds")
-    saved = experiment.saved(path, "best", job.data_dir, job.named)
+    saved = experiment.saved(path, "best", job.data_dir, dict(job.named))
     shape = job.test["n_way"], job.test["k_shot"], job.test["n_query"]
     count, seed = job.test["episodes"], job.test["seed"]
     with np.errstate(all="ignore"):  # what is not finite is refused below

@@ -60,7 +60,7 @@ def hint(config: Config, option: str) -> Any:
     section = _section(config, option)
     if section is None:
         return None
-    of = type(getattr(config, section))
+    of: Any = type(getattr(config, section))
     return next(f.hint for f in options_of(of) if f.name == option)
 
 
@@ -69,6 +69,8 @@ def with_options(config: Config, chosen: Mapping[str, Any]) -> Config:
     changes: dict[str, dict] = {}
     for option, value in chosen.items():
         section = _section(config, option)
+        if section is None:
+            raise ValueError(f"{option}: is no option of {config.algorithm}")
         changes.setdefault(section, {})[option] = tuple(value) if type(value) is list else value
     for section, own in changes.items():
         check_types(type(getattr(config, section)), own)

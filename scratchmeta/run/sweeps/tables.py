@@ -14,6 +14,7 @@ import numpy as np
 
 from scratchmeta.run.checkpoint import write_atomically
 from scratchmeta.run.sweeps.intervals import over_episodes, over_seeds
+from scratchmeta.shown import percent
 
 
 class Tested(NamedTuple):
@@ -218,8 +219,12 @@ def _titles(measure: str, unit: str = "") -> list[str]:
 def _numbers(measure: str, mean: float | None, *halves: float | None, sign: str = "") -> list[str]:
     """A mean and its intervals; accuracies in percent, their differences in points."""
     scale, places = (100, 2) if measure == "accuracy" else (1, 4)
-    unit = " %" if measure == "accuracy" and not sign else ""
-    shown = "" if mean is None else f"{scale * mean:{sign}.{places}f}{unit}"
+    if mean is None:
+        shown = ""
+    elif measure == "accuracy" and not sign:
+        shown = percent(mean)
+    else:
+        shown = f"{scale * mean:{sign}.{places}f}"
     return [shown, *("" if h is None else f"± {scale * h:.{places}f}" for h in halves)]
 
 

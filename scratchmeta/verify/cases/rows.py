@@ -1,6 +1,7 @@
 """A row of the table of cases, and running it."""
 
 import difflib
+import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -85,7 +86,7 @@ def select(names: Iterable[str] = ()) -> list[Case]:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of checking one row; `str(result)` is one aligned line, then the error, if any."""
+    """What came of checking one row; `str(result)` is a line of `table`, then the error, if any."""
 
     name: str
     kind: str
@@ -101,7 +102,10 @@ class Result:
     def __str__(self) -> str:
         if self.report is None:
             return f"FAIL {self.name}\n{self.error}"
-        return f"ok   {self.report}"
+        r = self.report
+        witness = "-" if r.complex_step is None else f"{r.complex_step:.1e}"
+        numbers = (r.order, r.directions, f"{r.worst:.1e}", f"{r.estimate:.1e}", witness)
+        return _line(f"ok   {self.name}", *numbers, f"{self.seconds:.2f}")
 
     def as_dict(self) -> dict:
         """For JSON."""
@@ -144,6 +148,13 @@ def run(
     return results
 
 
+_WIDTHS = (28, 6, 11, 9, 9, 9, 8)  # 80 columns
+
+
+def _line(name: str, *cells: object) -> str:
+    return name.ljust(_WIDTHS[0]) + "".join(map("{:>{}}".format, cells, _WIDTHS[1:]))
+
+
 def summary(results: list[Result]) -> str:
     """The last line of the table."""
     failed = [r.name for r in results if not r.passed]
@@ -154,5 +165,19 @@ def summary(results: list[Result]) -> str:
 
 
 def table(results: list[Result]) -> str:
-    """One aligned line per row, errors under theirs, and a summary."""
-    return "\n".join([*map(str, results), summary(results)])
+    """One aligned line per row, errors under theirs, and a summary: in 80 columns, but for names
+    that are longer than the library's, and for what must not be broken."""
+    head = ("     ", "order", "directions", "worst", "estimate", "complex", "seconds")
+    return "\n".join(map(_wrapped, [_line(*head), *map(str, results), summary(results)]))
+
+
+def _wrapped(text: str) -> str:
+    """Lines longer than 80 columns are broken at spaces, and go on further to the right."""
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        wrapped = textwrap.wrap(
+            line, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        lines += wrapped if len(line) > 80 else [line]
+    return "\n".join(lines)
