@@ -8,16 +8,32 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(OLD_ENOUGH)' 2>/dev/null && { echo $$python; break; }; done)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 DEMO := runs/demo
-GPU_TABLE := runs/gpu.md
+OUT := runs/gpu
+WHEELS :=
+# The interpreter that has CuPy. A rehearsal makes one of its own, as it is on a machine with a card
+# (torch and JAX left out, for their size), unless one is given.
+GPU_PYTHON := python3
+GPU_VENV := .venv-gpu
+GPU_PACKAGES := cupy-cuda13x==14.2.0 'numpy>=2.5' numba numba-cuda pytest pytest-xdist hypothesis \
+	matplotlib pillow safetensors mpi4py
+ifeq ($(origin GPU_PYTHON),file)
+REHEARSAL_PYTHON := $(GPU_VENV)/bin/python
+REHEARSAL_WHEELS := $(GPU_VENV)/wheels
+REHEARSAL_NEEDS := $(GPU_VENV)/installed
+else
+REHEARSAL_PYTHON := $(GPU_PYTHON)
+endif
 
-.PHONY: help demo test lint gpu gpu-is-here clean
+.PHONY: help demo test lint gpu gpu-wheels gpu-rehearsal gpu-is-here clean
 
 help:
 	@echo "make demo    train a few-shot learner (1 to 4 minutes), verify its gradients, draw an episode"
 	@echo "make test    lint and run the whole test suite"
 	@echo "make lint    ruff check, ruff format --check and mypy"
-	@echo "make gpu     on a machine with an NVIDIA GPU: tests and gradients on it, then benchmarks"
-	@echo "             into $(GPU_TABLE), against torch where .venv has it"
+	@echo "make gpu     on a machine with an NVIDIA GPU: tests, gradients, benchmarks, trainings in"
+	@echo "             11 minutes, into OUT=$(OUT); installs nothing, GPU_PYTHON=python3 has CuPy,"
+	@echo "             WHEELS=DIR has what else it lacks (make gpu-wheels fills it, with a network)"
+	@echo "make gpu-rehearsal   the same without a GPU, at little sizes, on a stand-in"
 	@echo "make clean   delete .venv and everything built; runs/ stays"
 	@echo "PYTHON=...   the interpreter to make .venv with, 3.11 or newer"
 
@@ -44,25 +60,23 @@ lint: $(VENV)/installed-test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-gpu: gpu-is-here $(VENV)/installed-test
-	@$(PIP) --editable '.[cupy]'
-	@echo "== The tests of the CUDA kernels and of the whole CuPy path, on the hardware =="
-	@SCRATCHMETA_TEST_ON=gpu $(BIN)/python -m pytest -k "cupy or cuda"
-	@echo "== Every gradient, on the hardware =="
-	@$(BIN)/scratchmeta check --backend cupy
-	@echo "== Every kernel: kernels off, torch where .venv has it, and the card's ceilings =="
-	@$(BIN)/python benchmarks/kernels.py --backend cupy --write $(GPU_TABLE)
-	@echo "== Training steps =="
-	@{ echo; echo '# Training steps'; echo; echo '```'; $(BIN)/scratchmeta bench --backend cupy && \
-		echo '```'; } > $(GPU_TABLE).steps
-	@cat $(GPU_TABLE).steps | tee -a $(GPU_TABLE) && rm $(GPU_TABLE).steps
-	@echo "The tables are in $(GPU_TABLE)."
+gpu: gpu-is-here
+	@$(GPU_PYTHON) benchmarks/gpu.py --out $(OUT) $(addprefix --wheels ,$(WHEELS))
+
+gpu-wheels:
+	@$(GPU_PYTHON) -m pip --quiet --disable-pip-version-check download --only-binary=:all: \
+		--dest $(or $(WHEELS),.whl) rich tyro
+	@echo "the wheels are in $(or $(WHEELS),.whl): make gpu WHEELS=$(or $(WHEELS),.whl)"
+
+gpu-rehearsal: $(REHEARSAL_NEEDS)
+	@PIP_NO_INDEX=1 $(REHEARSAL_PYTHON) benchmarks/gpu.py --rehearsal --out runs/gpu-rehearsal \
+		$(addprefix --wheels ,$(or $(WHEELS),$(REHEARSAL_WHEELS)))
 
 gpu-is-here:
 	@nvidia-smi -L 2>/dev/null || { echo "no NVIDIA GPU here: nvidia-smi finds none"; exit 1; }
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/installed-demo: pyproject.toml setup.py | $(VENV)/python-is-new-enough
 	@echo "installing into $(VENV) (once, about a minute) ..."
@@ -72,6 +86,13 @@ $(VENV)/installed-demo: pyproject.toml setup.py | $(VENV)/python-is-new-enough
 $(VENV)/installed-test: pyproject.toml setup.py | $(VENV)/python-is-new-enough
 	@echo "installing into $(VENV) (once, about a minute) ..."
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(GPU_VENV)/installed: $(VENV)/python-is-new-enough
+	@$$(command -v python3.12 || echo $(PYTHON)) -m venv $(GPU_VENV)
+	@echo "installing into $(GPU_VENV) (once, about a minute) ..."
+	@$(GPU_VENV)/bin/python -m pip --quiet --disable-pip-version-check install $(GPU_PACKAGES)
+	@$(MAKE) --no-print-directory gpu-wheels GPU_PYTHON=$(GPU_VENV)/bin/python WHEELS=$(GPU_VENV)/wheels
 	@touch $@
 
 $(VENV)/python-is-new-enough:

@@ -44,7 +44,8 @@ _KEYS = 64  # in a tile, a multiple of ROWS
 _GROUP = 4  # tiles of keys that pass over the queries together, in the second-level cache
 _CUDA_WARPS = 4  # of a block that puts parts together, a row each
 _CUDA_BLOCKS = 512  # about, into which work is cut: some for every multiprocessor
-_CUDA_TILE = 64  # queries, keys and features in a tile of the CUDA kernels, for 16 x 16 threads
+_CUDA_WIDE = 64  # columns of a tile of the CUDA kernels, for 16 x 16 threads
+_CUDA_HIGH = {"f": 128, "d": 64}  # and its rows
 
 
 @kernel
@@ -249,19 +250,20 @@ def _attention_backward_cpu(g, q, k, v, out, lse):
 def _attention_cuda(q, k, v, cosine):
     k = unit(k)[0] if cosine else k
     (b, queries, d), (_, n, depth) = q.shape, v.shape
-    tiles = b * _tiles(queries) * max(1, _tiles(depth))
+    tiles = b * _tiles(queries, _CUDA_HIGH[q.dtype.char]) * max(1, _tiles(depth))
     parts, empty = _cuda_parts(tiles, n), module_of(q).empty
-    outs, lses = empty((b, parts, queries, depth), q.dtype), empty((b, parts, queries), q.dtype)
-    if lses.size:
+    o, m = empty((b, parts, queries, depth), q.dtype), empty((b, parts, queries), q.dtype)
+    z = empty(m.shape, q.dtype) if parts > 1 else m  # not written to
+    if m.size:
         launch, sizes = _cuda("attention", q.dtype), (queries, n, d, depth, parts)
-        launch((tiles * parts,), (16, 16), (q, k, v, outs, lses, *sizes))
+        launch((tiles * parts,), (16, 16), (q, k, v, o, m, z, *sizes))
     if parts == 1:
-        return outs[:, 0], lses[:, 0]
+        return o[:, 0], m[:, 0]
     out, lse = empty((b, queries, depth), q.dtype), empty((b, queries), q.dtype)
     if lse.size:
         grid = (-(-lse.size // _CUDA_WARPS),)
         sizes = lse.size, queries, depth, parts
-        _cuda("combine", q.dtype)(grid, (32, _CUDA_WARPS), (outs, lses, out, lse, *sizes))
+        _cuda("combine", q.dtype)(grid, (32, _CUDA_WARPS), (o, m, z, out, lse, *sizes))
     return out, lse
 
 
@@ -269,13 +271,14 @@ def _attention_backward_cuda(g, q, k, v, out, lse):
     (b, queries, d), (_, n, depth) = q.shape, v.shape
     delta = (g * out).sum(axis=-1)
     arrays, sizes, empty = (g, q, k, v, delta, lse), (queries, n, d, depth), module_of(q).empty
-    tiles = b * _tiles(queries) * _tiles(d)
+    high = _CUDA_HIGH[q.dtype.char]
+    tiles = b * _tiles(queries, high) * _tiles(d)
     parts = _cuda_parts(tiles, n)
     gq = empty((b, parts, queries, d), q.dtype)
     if gq.size:
         launch = _cuda("attention_backward_queries", q.dtype)
         launch((tiles * parts,), (16, 16), (*arrays, gq, *sizes, parts))
-    tiles = b * _tiles(n) * _tiles(max(d, depth))
+    tiles = b * _tiles(n, high) * _tiles(max(d, depth))
     parts = _cuda_parts(tiles, queries)
     gk, gv = empty((b, parts, n, d), k.dtype), empty((b, parts, n, depth), v.dtype)
     if gk.size or gv.size:
@@ -289,8 +292,8 @@ def _cuda_parts(blocks, others):
     return max(1, min(_tiles(others), _CUDA_BLOCKS // max(1, blocks)))
 
 
-def _tiles(size):
-    return -(-size // _CUDA_TILE)
+def _tiles(size, of=_CUDA_WIDE):
+    return -(-size // of)
 
 
 def _flat(x, axes=2):

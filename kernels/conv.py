@@ -18,6 +18,7 @@ On the GPU columns are not even made in strips: a tile of a product looks its pa
 derivation is in docs/derivations/conv.md.
 """
 
+import functools
 import math
 from pathlib import Path
 
@@ -32,7 +33,8 @@ from .threads import run
 STRIP = 12 * ROWS  # windows that are worked on together
 _PARTS = 32  # of a weight's gradient, at most; not the number of threads, which is not to matter
 _PER_OPERATION = 8  # multiplications in the time that `run` calls an operation
-_CUDA_TILE = 64  # results along each side of a CUDA block of 16 x 16 threads
+_CUDA_SIDE, _CUDA_WIDE = 16, 64  # threads, and columns of results, along a side of a CUDA block
+_CUDA_MANY = {"f": 8, "d": 4}  # rows of results of a thread
 _CUDA_BLOCKS = 1024  # into so many, about, a weight's gradient is cut: some for every processor
 _CUDA_SHARE = 128  # windows, at least, in each of its parts
 
@@ -173,17 +175,24 @@ def _launch(name, blocks, arrays, step, n, geometry, f):
     """
     height, width, c, kh, kw, stride, top, left, out_h, out_w = geometry
     places, depth = n * max(height * width, out_h * out_w), kh * kw * max(c, f)
-    if max(places, depth) >= 2**31 - _CUDA_TILE:
+    if max(places, depth) >= 2**31 - _CUDA_SIDE * max(_CUDA_MANY.values()):
         raise ValueError(
             f"{name}: wanted fewer than 2³¹ pixels in a stack of images and numbers in a filter, "
             f"got {places} and {depth}"
         )
-    sizes = np.array((n, height, width, c, kh, kw, f, stride, top, left, out_h, out_w), np.int32)
-    _cuda(name, arrays[0].dtype)((blocks,), (16, 16), (*arrays, step, *sizes))
+    sizes = n, height, width, c, kh, kw, f, stride, top, left, out_h, out_w
+    grid, block = (blocks,), (_CUDA_SIDE, _CUDA_SIDE)
+    _cuda(name, arrays[0].dtype)(grid, block, (*arrays, step, *_numbers(sizes)))
 
 
-def _tiles(rows, columns):
-    return -(-rows // _CUDA_TILE) * -(-columns // _CUDA_TILE)
+@functools.lru_cache(256)
+def _numbers(sizes):
+    """Sizes as CUDA's int; a training asks for few of them, again and again."""
+    return [np.int32(size) for size in sizes]
+
+
+def _tiles(rows, columns, each):
+    return -(-rows // (_CUDA_SIDE * each)) * -(-columns // _CUDA_WIDE)
 
 
 def conv2d(x, w, stride, pads, out):
@@ -199,7 +208,8 @@ def conv2d(x, w, stride, pads, out):
         arrays = _rows(x), matrices, geometry, y.reshape(tasks, windows, f)
         run(_forward, work, tasks * -(-windows // STRIP), *arrays)
     elif y.size:
-        _launch("conv2d", tasks * _tiles(windows, f), (x, w, y), _bank(w), n, geometry, f)
+        blocks = tasks * _tiles(windows, f, _CUDA_MANY[x.dtype.char])
+        _launch("conv2d", blocks, (x, w, y), _bank(w), n, geometry, f)
     return y
 
 
@@ -219,7 +229,7 @@ def conv2d_input(gy, w, shape, stride, pads):
     gx = module_of(gy).empty(shape, gy.dtype)
     if gx.size:
         _, _, height, width, c = shape
-        blocks = tasks * _tiles(n * height * width, c)
+        blocks = tasks * _tiles(n * height * width, c, _CUDA_MANY[gy.dtype.char])
         _launch("conv2d_input", blocks, (gy, w, gx), _bank(w), n, geometry, f)
     return gx
 
@@ -236,7 +246,7 @@ def conv2d_weight(x, gy, shape, stride, pads):
         arrays = _rows(x), gy.reshape(tasks, windows, f), geometry, gw
         run(_weight, gy.size * depth // _PER_OPERATION, tasks * parts, *arrays)
     else:
-        tiles = tasks * _tiles(depth, f)
+        tiles = tasks * _tiles(depth, f, 1 if depth <= _CUDA_SIDE else _CUDA_MANY[x.dtype.char])
         parts = max(1, min(_CUDA_BLOCKS // max(1, tiles), windows // _CUDA_SHARE))
         gw = module_of(x).empty((tasks, parts, depth, f), x.dtype)
         if gw.size:

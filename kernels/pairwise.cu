@@ -113,19 +113,19 @@ cityblock_backward(const T* g, const T* x, const T* y, T* gx, long long N, long 
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 sqeuclidean(const T* x, const T* y, T* out, long long N, long long M, long long D) {
     distances<Square, T>(x, y, nullptr, out, N, M, D);
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 cityblock(const T* x, const T* y, T* out, long long N, long long M, long long D) {
     distances<Absolute, T>(x, y, nullptr, out, N, M, D);
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 weighted_cityblock(const T* x, const T* y, const T* w, T* out, long long N, long long M, long long D) {
     distances<Weighted>(x, y, w, out, N, M, D);
 }

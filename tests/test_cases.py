@@ -209,7 +209,7 @@ def test_cupy_computes_the_same(name, cupy):
         close([values, gradients], wanted)
 
 
-@pytest.mark.parametrize("name", ["tanh", "getitem", "conv2d", "lstm_cell", "fomaml"])
+@pytest.mark.parametrize("name", ["tanh", "power", "getitem", "conv2d", "lstm_cell", "fomaml"])
 def test_gradcheck_runs_on_cupy(name, cupy):
     report = CASES[name].check()
     assert report.backend == "cupy"

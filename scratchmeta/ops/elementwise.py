@@ -7,6 +7,7 @@ copied. `like` does the summing.
 import math
 from typing import Any
 
+from scratchmeta.backend import power as raw_power
 from scratchmeta.backend import xp
 from scratchmeta.core import Value, X, primitive, raw
 from scratchmeta.ops.shape import like
@@ -67,7 +68,7 @@ def _log_if_positive(a):
 
 
 @primitive(
-    lambda g, y, a, p: like(g * (p * a ** _one_less(a, p)), a),
+    lambda g, y, a, p: like(g * (p * power(a, _one_less(a, p))), a),
     lambda g, y, a, p: like(g * y * _log_if_positive(a), p),
 )
 def power(a: Value, p: Value) -> Value:
@@ -75,7 +76,7 @@ def power(a: Value, p: Value) -> Value:
 
     ∂y/∂p = y log a holds for a > 0 and is taken as 0 elsewhere; a⁰ has slope 0 everywhere.
     """
-    return a**p
+    return raw_power(a, p)
 
 
 @primitive(lambda g, y, a: g * y)

@@ -212,7 +212,7 @@ def _chunks(dataset, n_way, k_shot, n_query, n, seed, first):
 
     size = max(1, CHUNK_VALUES // sum(x.size for x in one(first)))
     for start in range(0, n, size):
-        alike: dict[tuple, dict[int, Episode]] = {}
+        alike = {}
         for number in range(start, min(start + size, n)):
             episode = one(first + number)
             shapes = episode.support_x.shape, episode.query_x.shape

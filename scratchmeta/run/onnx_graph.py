@@ -156,7 +156,7 @@ class _Graph:
         """An argument that was not recorded: a constant, the name of an array, or Records."""
         array = isinstance(values[0], np.ndarray)
         if _same(values):
-            return self._named(values[0], id(values[0])) if array else values[0]
+            return self._named(values[0]) if array else values[0]
         if kind in LENGTHS:
             return Records(values)
         if array and len({value.ndim for value in values}) == 1:
@@ -165,21 +165,17 @@ class _Graph:
             cut = tuple(slice(None if len(set(n)) == 1 else 1) for n in zip(*shapes, strict=True))
             like = [np.broadcast_to(values[0][cut], shape) for shape in shapes]
             if all(map(np.array_equal, values, like)):
-                return self._shaped("Expand", self._named(values[0][cut], None), shapes)
+                name = self("Expand", self._named(values[0][cut]), self.lengths(shapes))
+                self.shapes[name] = shapes
+                return name
         raise ValueError(
             f"export: {kind} was given numbers that depend on the inputs but were not recorded; "
             "make them with operations of scratchmeta.ops"
         )
 
-    def _named(self, array: np.ndarray, identity: int | None) -> str:
-        name = self.constant(array, self._of_params.get(identity or 0, ""))
+    def _named(self, array: np.ndarray) -> str:
+        name = self.constant(array, self._of_params.get(id(array), ""))
         self.shapes[name] = [array.shape] * (1 + len(self.free))
-        return name
-
-    def _shaped(self, kind: str, x: str, shapes: Any) -> str:
-        """Reshape or Expand x."""
-        name = self(kind, x, self.lengths(shapes))
-        self.shapes[name] = list(shapes)
         return name
 
     def lengths(self, values: Any) -> Any:
@@ -198,7 +194,8 @@ class _Graph:
         n = c + Σ k_i N_i, where N_i, the number of the free input i, is one larger in record i.
         """
         first, *others = values
-        total, named = first, []
+        total = first
+        named: list[Any] = []
         for key, other, number in zip(self.free, others, self._numbers, strict=True):
             if other == first:
                 continue

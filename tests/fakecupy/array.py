@@ -177,8 +177,16 @@ def _is_for_arrays(other):
     return isinstance(other, ndarray) or getattr(other, "__array_priority__", 0) <= 100
 
 
+def _power(a, p):
+    """As CuPy has it: of complex numbers by the logarithm."""
+    if "c" in (np.asarray(a).dtype.kind, np.asarray(p).dtype.kind):
+        return np.exp(p * np.log(np.asarray(a, complex)))
+    return a**p
+
+
 def _operator(name, reflected=False):
     compute = getattr(operator, {"and": "and_", "or": "or_"}.get(name, name))
+    compute = _power if name == "pow" else compute
 
     def call(self, other):
         if not _is_for_arrays(other):
