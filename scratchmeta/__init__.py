@@ -19,6 +19,7 @@ from scratchmeta.core import (
 from scratchmeta.graph import graph
 from scratchmeta.ops.fused import fused
 from scratchmeta.run.evaluation import evaluate
+from scratchmeta.run.sweeps import sweep
 from scratchmeta.run.training import train
 from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, gradcheck
 
@@ -45,6 +46,7 @@ __all__ = [
     "optim",
     "primitive",
     "stop_gradient",
+    "sweep",
     "train",
     "tree",
     "value_and_grad",
