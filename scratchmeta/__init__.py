@@ -21,6 +21,7 @@ from scratchmeta.ops.fused import fused
 from scratchmeta.run.config import Training
 from scratchmeta.run.evaluation import evaluate
 from scratchmeta.run.experiment import saved as load
+from scratchmeta.run.sweeps import sweep
 from scratchmeta.run.training import train
 from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, gradcheck
 
@@ -49,6 +50,7 @@ __all__ = [
     "optim",
     "primitive",
     "stop_gradient",
+    "sweep",
     "train",
     "tree",
     "value_and_grad",

@@ -4,6 +4,7 @@
     RUN/metrics.jsonl       one JSON object a line, `step` first
     RUN/last.safetensors    the state after the last completed step that was saved
     RUN/best.safetensors    the state that did best on the validation episodes, of equals the last
+    RUN/test.json           what a sweep measured in each test episode
 
 A checkpoint is one safetensors file: arrays named params/... and optimizer/... by their path in
 the tree, calibrated/... what `calibrate` made of them and of training data that is not among them,
@@ -41,7 +42,7 @@ except ImportError:  # Windows has no such locks: there two processes are not ke
 FORMAT = "scratchmeta-3"  # the layout described above; a reader refuses any other
 _LOCK, _PARTIAL = ".lock", ".partial"
 _WRITTEN = ("metrics.jsonl", "last.safetensors", "best.safetensors")
-FILES = (*_WRITTEN, "episode.png", "learning.png")
+FILES = (*_WRITTEN, "episode.png", "learning.png", "test.json")
 # What is read from config.json beside the configuration itself, and of which type it must be.
 _ENTRIES = {
     "algorithm": str, "data": str, "preset": str, "backend": str, "data_dir": str | None,

@@ -101,7 +101,7 @@ def train(
         )
         stack.enter_context(closing(batches))
         bar = stack.enter_context(Progress("train", settings.steps, state.step, shown=progress))
-        signals = stack.enter_context(_Signals(catch=run is not None, say=progress))
+        signals = stack.enter_context(Signals(catch=run is not None, say=progress))
         stack.enter_context(np.errstate(all="ignore"))  # _refuse_non_finite looks at every step
 
         known: tuple[int, Any] = -1, None
@@ -252,7 +252,7 @@ def _stale(state: State, settings: Training) -> bool:
     return state.step - state.best_step >= settings.patience * settings.validate_every
 
 
-class _Signals:
+class Signals:
     """SIGINT, SIGTERM and SIGHUP, for the length of a with-block, into `caught`; a second signal
     does what it did before.
 
@@ -269,7 +269,7 @@ class _Signals:
             names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
             self.before = {getattr(signal, n): signal.getsignal(getattr(signal, n)) for n in names}
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> "Signals":
         for signum, handler in self.before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(signum, self._note)
