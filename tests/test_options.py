@@ -902,12 +902,15 @@ def test_train(heard, waves):
 
 @arrives("evaluate", "algorithm", "network")
 @arrives("plot", "algorithm", "network")
+@arrives("compare", "algorithm", "network")
+@arrives("export", "algorithm", "network")
 @arrives("train", "network_class")
 def test_what_comes_from_outside(heard, waves):
     calls = heard(experiment, "recorded", experiment.saved("run").config)
     named = ["--algorithm", "mine.py:Mine", "--network", "net.py:Net"]
-    for command in ("evaluate", "plot"):
-        assert main([command, "run", *named]) == 0
+    ends = {"evaluate run": 0, "plot run": 0, "compare --run run": 0, "export run x.onnx": 2}
+    for command, status in ends.items():  # what is no image is not exported, but read
+        assert main([*command.split(), *named]) == status
         assert calls.pop()["named"] == {"algorithm": "mine.py:Mine", "network": "net.py:Net"}
     calls = heard(outside, "load", networks_of_one.MLP)
     assert main([*WAVES, "--network", "net.py:Net", "--out", "new"]) == 0
