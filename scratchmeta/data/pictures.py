@@ -37,11 +37,17 @@ def known(path: Path) -> os.stat_result:
         raise DataError(f"{path}: not readable ({error.strerror})") from error
 
 
-def read(path: str | Path, image_size: int, channels: int, invert: bool = False) -> np.ndarray:
+def read(
+    path: str | Path,
+    image_size: int,
+    channels: int,
+    invert: bool = False,
+    resampling: str = "BILINEAR",
+) -> np.ndarray:
     """Read a picture: uint8 (image_size, image_size, channels), gray with 1 channel, RGB with 3.
 
     It is turned as its camera says (EXIF), laid on white where it is transparent, and brought to
-    the size, whatever its shape, by Pillow's bilinear resampling with antialiasing. Of several
+    the size, whatever its shape, by Pillow's resampling of this name, with antialiasing. Of several
     pictures in one file it is the first; of 16 bits a pixel, the higher 8. With `invert`, v becomes
     255 − v: dark ink on white paper is then what ink is in `Omniglot`, 255 on a background of 0.
 
@@ -59,7 +65,7 @@ def read(path: str | Path, image_size: int, channels: int, invert: bool = False)
                 opened.draft(mode, (2 * image_size, 2 * image_size))  # a JPEG needs no more
                 upright = _eight_bits(ImageOps.exif_transpose(opened))
                 picture = _on_white(upright).convert(mode)
-                pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+                pixels = np.asarray(picture.resize(size, Image.Resampling[resampling]))
     except Exception as error:  # fed odd bytes, Pillow raises even IndexError
         raise DataError(f"{path}: damaged, or no picture that Pillow reads: {error}") from error
     if width * height > MAX_PIXELS:
