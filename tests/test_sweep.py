@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -430,18 +431,28 @@ def test_a_process_has_one_thread():
     assert set(found) == {"1"}
 
 
-def test_a_dask_cluster_finds_the_same_numbers(wanted):
+@contextmanager
+def dask():
+    """A Dask cluster of two processes on this machine, as joblib's backend."""
     joblib = pytest.importorskip("joblib", reason="joblib is not installed")
     distributed = pytest.importorskip("distributed", reason="dask[distributed] is not installed")
     with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
-        ) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster),
         joblib.parallel_config("dask"),
     ):
-        waves()
-    assert measured("root") == measured(wanted[0])
+        yield
+
+
+def test_a_dask_cluster_finds_the_same_numbers_though_a_worker_is_killed(faulty):
+    algorithm = faulty(f"self {signal.SIGKILL:d}")
+    with dask():
+        found = waves(algorithm)
+    assert not found.failed
+    assert not Path("fault").exists()
+    interrupted = [run["seconds"] is None for run in found.runs]
+    assert interrupted.count(True) == 1  # it went on from its checkpoint
+    nothing_was_lost(algorithm)
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class SweepOptions:
     True False. (--lr 1e-3 3e-3 could not be told from an option of two numbers.) An algorithm
     without the option is trained once, as it is."""
     jobs: int = 1
-    """Processes that work at a time, one thread each."""
+    """Processes that work at a time, one thread each; 1 is this process, with its threads."""
     episodes: int = 600
     """Test episodes, the same for all."""
     n_way: int | None = None
