@@ -18,7 +18,9 @@ from scratchmeta.core import (
 )
 from scratchmeta.graph import graph
 from scratchmeta.ops.fused import fused
+from scratchmeta.run.config import Training
 from scratchmeta.run.evaluation import evaluate
+from scratchmeta.run.experiment import saved as load
 from scratchmeta.run.sweeps import sweep
 from scratchmeta.run.training import train
 from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, gradcheck
@@ -29,6 +31,7 @@ __all__ = [
     "GradientError",
     "NonSmoothPoint",
     "Tensor",
+    "Training",
     "algorithms",
     "backend",
     "data",
@@ -39,6 +42,7 @@ __all__ = [
     "gradcheck",
     "graph",
     "hvp",
+    "load",
     "losses",
     "nn",
     "no_grad",

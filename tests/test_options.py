@@ -867,10 +867,12 @@ def test_where_the_data_lies(folder, heard, capsys, tmp_path):
     assert main(asked) == 0
     (tmp_path / "moved").mkdir()
     (folder / "omniglot").rename(tmp_path / "moved" / "omniglot")
+    commands = (asked, ["plot", "run"], ["compare", "--run", "run"], OMNIGLOT)
+    for argv in commands:
+        assert main(argv) == 2
     draws, compares = heard(plots, "episode"), heard(compare, "compare", [])
     batch = drawn(small("maml"))  # 5 ways are more than so few characters have
-    for argv in (asked, ["plot", "run"], ["compare", "--run", "run"], OMNIGLOT):
-        assert main(argv) == 2
+    for argv in commands:
         if argv == OMNIGLOT:
             heard(episodes, "sample", batch)
         assert main([*argv, "--data-dir", "moved"]) == 0

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import episodes
-from scratchmeta.algorithms.protocol import Predictor
+from scratchmeta.algorithms.protocol import Algorithm, Predictor
 from scratchmeta.data import Pairs
 from scratchmeta.data.one_shot_runs import OneShotRuns
 from scratchmeta.episodes import Dataset, Episode, EpisodeMaker
@@ -173,6 +173,8 @@ def one_shot_errors(algorithm: Any, params: Any, runs: OneShotRuns) -> np.ndarra
 
 def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) -> Any:
     """The parameters after the algorithm's `calibrate` on CALIBRATION_TASKS training episodes."""
+    if getattr(type(algorithm), "calibrate", Algorithm.calibrate) is Algorithm.calibrate:
+        return params
     batch = episodes.sample(
         dataset, *settings.shape, CALIBRATION_TASKS, seed=settings.seed, index=CALIBRATION
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from scratchmeta import nn
 from scratchmeta.fields import Count, Sizes, check
+from scratchmeta.run import structure
 
 Pooling = Literal["max", "stride"]
 
@@ -51,6 +52,18 @@ class MLP(Options):
         """The network; without a number of outputs its last hidden layer gives the features."""
         outputs = [] if given.n_out is None else [given.n_out]
         return nn.MLP([given.n_inputs, *self.hidden, *outputs], batch_norm=self.normalize)
+
+
+@dataclass(frozen=True)
+class Layers(Options):
+    """Networks that a script made, by their structure."""
+
+    structure: str = "{}"
+    """The networks by the names that the algorithm has for them (scratchmeta.run.structure)."""
+
+    def build(self, given: Any) -> dict[str, Any]:
+        """The networks."""
+        return structure.read(self.structure)
 
 
 @dataclass(frozen=True)
