@@ -190,7 +190,7 @@ def _chunks(dataset, n_way, k_shot, n_query, n, seed, first):
 
     size = max(1, CHUNK_VALUES // sum(x.size for x in one(first)))
     for start in range(0, n, size):
-        alike: dict[tuple, list[Episode]] = {}
+        alike = {}
         for index in range(start, min(start + size, n)):
             episode = one(first + index)
             alike.setdefault((episode.support_x.shape, episode.query_x.shape), []).append(episode)
