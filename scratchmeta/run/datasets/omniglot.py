@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from scratchmeta import data
 from scratchmeta.fields import at_least
@@ -26,6 +26,15 @@ class Omniglot(Images):
     """Turn and shift every training image a little (MANN)."""
     affine: bool = False
     """Turn, shear, scale and shift every training image a little (Koch)."""
+
+    @classmethod
+    def recognised(cls, train: Any) -> "Omniglot | None":
+        """Those of a `data.Omniglot` for training, in either split."""
+        named = {"background-train": "lake", "train": "vinyals"}
+        if type(train) is not data.Omniglot or train.split not in named:
+            return None
+        how: Any = named[train.split], train.rotations, train.jitter, train.affine
+        return cls(train.image_shape[0], *how)
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """In Lake's split only training characters are turned, in Vinyals' all."""
