@@ -120,6 +120,7 @@ LAYERS = {
     "batch-norm": (nn.BatchNorm(3), {"scale": ONE, "offset": ZERO}),
     "block": (nn.ConvBlock(2, 5), BLOCK),
     "function": (nn.Function(ops.relu), {}),
+    "flat": (nn.Flat(64), {}),
     "conv4": (nn.Conv4(3, image_size=16), BLOCKS),
     "conv4, head": (
         nn.Conv4(3, image_size=32, n_out=2),
