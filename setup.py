@@ -14,6 +14,7 @@ setup(
         "scratchmeta.run",
         "scratchmeta.run.commands",
         "scratchmeta.run.datasets",
+        "scratchmeta.run.sweeps",
         "scratchmeta.verify",
         "scratchmeta.verify.cases",
     ],

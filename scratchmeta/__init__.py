@@ -18,7 +18,10 @@ from scratchmeta.core import (
 )
 from scratchmeta.graph import graph
 from scratchmeta.ops.fused import fused
+from scratchmeta.run.config import Training
 from scratchmeta.run.evaluation import evaluate
+from scratchmeta.run.experiment import saved as load
+from scratchmeta.run.sweeps import sweep
 from scratchmeta.run.training import train
 from scratchmeta.verify.gradcheck import GradientError, NonSmoothPoint, gradcheck
 
@@ -28,6 +31,7 @@ __all__ = [
     "GradientError",
     "NonSmoothPoint",
     "Tensor",
+    "Training",
     "algorithms",
     "backend",
     "data",
@@ -38,6 +42,7 @@ __all__ = [
     "gradcheck",
     "graph",
     "hvp",
+    "load",
     "losses",
     "nn",
     "no_grad",
@@ -45,6 +50,7 @@ __all__ = [
     "optim",
     "primitive",
     "stop_gradient",
+    "sweep",
     "train",
     "tree",
     "value_and_grad",

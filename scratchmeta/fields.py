@@ -203,7 +203,7 @@ def _complaint(value: Any, hint: Any, strictly: bool) -> str:
         fits = [_is(value, one) for one in inner]
         return "" if "" in wrong else wrong[fits.index(True) if True in fits else 0]
     if strictly and not _is(value, bare):
-        return f"wanted {_name(bare)}, got {value!r}"
+        return f"wanted {type_name(bare)}, got {value!r}"
     shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
     for bound in bounds:
         comparable = isinstance(value, numbers.Real | tuple)
@@ -234,12 +234,12 @@ def _is(value: Any, hint: Any) -> bool:
     return type(value) is hint or (hint is float and type(value) is int)
 
 
-def _name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
     """A type as one writes it, without its bounds."""
     if get_origin(hint) is Annotated:
-        return _name(get_args(hint)[0])
+        return type_name(get_args(hint)[0])
     if get_origin(hint) is tuple:
-        return f"tuple[{', '.join('...' if h is ... else _name(h) for h in get_args(hint))}]"
+        return f"tuple[{', '.join('...' if h is ... else type_name(h) for h in get_args(hint))}]"
     return hint.__name__ if isinstance(hint, type) else str(hint).removeprefix("typing.")
 
 

@@ -9,7 +9,6 @@ reaches a node when all that use it have had their say.
 """
 
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -84,6 +83,8 @@ class Graph:
 
     def svg(self) -> str:
         """The graph drawn. Raises RuntimeError where Graphviz's `dot` is not installed or fails."""
+        import subprocess  # here, since importing the library would wait for it
+
         program = shutil.which("dot")
         if program is None:
             raise RuntimeError(

@@ -233,6 +233,25 @@ def flatten_images(x: Any) -> Any:
     return ops.reshape(x, (*x.shape[:-3], math.prod(x.shape[-3:])))
 
 
+def mean_of_maps(x: Any) -> Any:
+    """(..., N, H, W, C) -> (..., N, C)."""
+    return ops.mean(x, axis=(-3, -2))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A layer without parameters: images are flattened, vectors of n numbers stay as they are."""
+
+    n: int
+
+    def init(self, rng: np.random.Generator) -> dict:
+        """No parameters: {}."""
+        return {}
+
+    def __call__(self, params: dict, x: Any) -> Any:
+        return x if x.shape[-1] == self.n else flatten_images(x)
+
+
 def Conv4(
     channels: int = 64,
     in_channels: int = 1,
@@ -262,7 +281,7 @@ def Conv4(
     if pooling == "max":
         layers.append(("flatten", Function(flatten_images)))
     else:
-        layers.append(("mean", Function(lambda x: ops.mean(x, axis=(-3, -2)))))
+        layers.append(("mean", Function(mean_of_maps)))
         side = 1
     if n_out is not None:
         layers.append(("head", Linear(side * side * channels, n_out)))
@@ -278,12 +297,7 @@ def MLP(
     Images (..., N, H, W, C) are flattened first. With `batch_norm`, normalised before each
     activation.
     """
-    layers: list[tuple[str, Any]] = [
-        (
-            "flatten",
-            Function(lambda x: x if x.shape[-1] == sizes[0] else flatten_images(x)),
-        )
-    ]
+    layers: list[tuple[str, Any]] = [("flatten", Flat(sizes[0]))]
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         last = i == len(sizes) - 2
         layers.append((f"linear{i + 1}", Linear(n_in, n_out, gain=1.0 if last else math.sqrt(2.0))))

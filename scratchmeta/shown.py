@@ -4,7 +4,6 @@
 '97.28 ± 0.32 %'
 """
 
-import html
 from collections.abc import Iterable, Sequence
 
 
@@ -16,6 +15,8 @@ def percent(share: float, ci95: float | None = None, digits: int = 2) -> str:
 
 def html_table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """A table for a notebook, which asks an object for it by `_repr_html_`."""
+
+    import html  # here, since importing the library would wait for it
 
     def line(cells: Sequence[object], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{html.escape(str(c))}</{tag}>' for c in cells)}</tr>"

@@ -120,7 +120,7 @@ def test_another_programs_safetensors_is_refused(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"w": np.zeros(3)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"wanted .* format 'scratchmeta-2', got None"):
+    with pytest.raises(CheckpointError, match=r"wanted .* format 'scratchmeta-3', got None"):
         load_state(tmp_path / "x.safetensors", make_state(), "maml")
 
 

@@ -93,7 +93,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "check", "list", "plot", "bench", "compare", "taylor"]
+    "command", ["train", "evaluate", "check", "list", "plot", "bench", "compare", "taylor", "sweep"]
 )
 def test_every_command_explains_its_options(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -918,6 +918,7 @@ STOREYS = [
     ["run.progress"],
     ["run.evaluation", "run.export"],
     ["run.training", "run.experiment"],
+    ["run.sweeps"],
     ["run.plots"],
     ["run.commands"],
     ["run.cli"],

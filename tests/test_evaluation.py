@@ -18,6 +18,8 @@ from scratchmeta.run.evaluation import (
     CALIBRATION_TASKS,
     TEST,
     VALIDATION,
+    AllWrong,
+    by_episode,
     by_instance,
     calibrated,
     evaluate,
@@ -78,6 +80,15 @@ def test_every_episode_is_seen_once_in_order(chunk, batches, first, monkeypatch)
     wanted = [episodes.sample(dataset, 3, 2, 4, seed=5, index=begin + i) for i in range(7)]
     assert same(listener.seen, wanted)
     assert len({episode.query_x.tobytes() for episode in wanted}) == 7
+
+
+def test_what_episodes_measure_is_in_their_order():
+    """Also where those of one shape are predicted together."""
+    dataset = data.Copy(3, (1, 4))
+    measure, found = by_episode(AllWrong(), None, dataset, 1, 1, 1, episodes=40, seed=5)
+    drawn = [episodes.sample(dataset, 1, 1, 1, seed=5, index=TEST + i) for i in range(40)]
+    assert (measure, found.tolist()) == ("bit_errors", [e.query_y.size for e in drawn])
+    assert len(set(found)) == 4
 
 
 def test_sequences_by_instance_are_each_seen_once():

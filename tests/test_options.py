@@ -24,7 +24,7 @@ from scratchmeta.algorithms import relation, slow_fast
 from scratchmeta.analysis import compare, taylor
 from scratchmeta.data import glyphs, one_shot_runs
 from scratchmeta.presets import REGISTRY
-from scratchmeta.run import evaluation, experiment, export, outside, plots, training
+from scratchmeta.run import evaluation, experiment, export, outside, plots, sweeps, training
 from scratchmeta.run import networks as networks_of_one
 from scratchmeta.run.cli import main
 from scratchmeta.run.commands import COMMANDS
@@ -40,6 +40,7 @@ from scratchmeta.run.evaluation import (
     evaluate,
     verification,
 )
+from scratchmeta.run.sweeps import tables
 from scratchmeta.run.training import train
 from scratchmeta.verify import cases
 from scratchmeta.verify.episodes import bits, described, images
@@ -884,10 +885,12 @@ def test_where_the_data_lies(folder, heard, capsys, tmp_path):
     assert main(asked) == 0
     (tmp_path / "moved").mkdir()
     (folder / "omniglot").rename(tmp_path / "moved" / "omniglot")
+    commands = (asked, ["plot", "run"], ["compare", "--run", "run"], OMNIGLOT)
+    for argv in commands:
+        assert main(argv) == 2
     draws, compares = heard(plots, "episode"), heard(compare, "compare", [])
     batch = drawn(small("maml"))  # 5 ways are more than so few characters have
-    for argv in (asked, ["plot", "run"], ["compare", "--run", "run"], OMNIGLOT):
-        assert main(argv) == 2
+    for argv in commands:
         if argv == OMNIGLOT:
             heard(episodes, "sample", batch)
         assert main([*argv, "--data-dir", "moved"]) == 0
@@ -919,12 +922,15 @@ def test_train(heard, waves):
 
 @arrives("evaluate", "algorithm", "network")
 @arrives("plot", "algorithm", "network")
+@arrives("compare", "algorithm", "network")
+@arrives("export", "algorithm", "network")
 @arrives("train", "network_class")
 def test_what_comes_from_outside(heard, waves):
     calls = heard(experiment, "recorded", experiment.saved("run").config)
     named = ["--algorithm", "mine.py:Mine", "--network", "net.py:Net"]
-    for command in ("evaluate", "plot"):
-        assert main([command, "run", *named]) == 0
+    ends = {"evaluate run": 0, "plot run": 0, "compare --run run": 0, "export run x.onnx": 2}
+    for command, status in ends.items():  # what is no image is not exported, but read
+        assert main([*command.split(), *named]) == status
         assert calls.pop()["named"] == {"algorithm": "mine.py:Mine", "network": "net.py:Net"}
     calls = heard(outside, "load", networks_of_one.MLP)
     assert main([*WAVES, "--network", "net.py:Net", "--out", "new"]) == 0
@@ -1059,16 +1065,55 @@ def test_list(capsys):
     assert [row["name"] for row in said(capsys, "list")] == list(REGISTRY)
 
 
+@arrives(
+    "sweep", "algorithms", "data", "out", "preset", "seeds", "vary", "jobs", "episodes", "n_way",
+    "k_shot", "n_query", "test_seed", "data_dir", "json",
+)  # fmt: skip
+def test_sweep(heard, capsys):
+    calls, drawings_ = (
+        heard(sweeps, "sweep", tables.Sweep({}, [], [], {}, [])),
+        heard(plots, "sweep"),
+    )
+    asked = ["sweep", "maml", "fomaml", "--data", "sinusoids", "--out", "root"]
+    assert said(capsys, *asked)["rows"] == []
+    usual = {
+        "algorithms": ("maml", "fomaml"), "data": "sinusoids", "seeds": (0, 1, 2),
+        "out": Path("root"), "preset": "quick", "vary": {}, "jobs": 1, "episodes": 600,
+        "test_seed": 0, "n_way": None, "k_shot": None, "n_query": None, "data_dir": None,
+        "progress": True,
+    }  # fmt: skip
+    call = calls.pop()
+    assert {name: call[name] for name in usual} == usual
+    assert [str(drawn_["path"]) for drawn_ in drawings_] == ["root/sweep.png"]
+    others = {
+        "preset": "paper", "jobs": 3, "episodes": 4, "n_way": 5, "k_shot": 6, "n_query": 7,
+        "test_seed": 8, "data_dir": Path("there"),
+    }  # fmt: skip
+    argv = [x for name, value in others.items() for x in (f"--{name.replace('_', '-')}", value)]
+    vary = ["--vary", "inner-lr", "0.1", "2", "--vary", "hidden", "3 4"]
+    said(capsys, *asked, "--seeds", 5, 3, *vary, *argv)
+    changed = {"seeds": (5, 3), "vary": {"inner_lr": [0.1, 2.0], "hidden": [(3, 4)]}}
+    call = calls.pop()
+    assert {name: call[name] for name in usual} == usual | others | changed
+
+
 @arrives("train", "backend")
+@arrives("sweep", "backend")
 @arrives("evaluate", "backend")
 @arrives("check", "backend")
 @arrives("bench", "backend")
 @arrives("compare", "backend")
 def test_the_backend(waves, heard, monkeypatch, capsys):
-    result = Evaluation("mse", 1.0, 0.1, 2, 1, 1)
+    result, nothing = Evaluation("mse", 1.0, 0.1, 2, 1, 1), tables.Sweep({}, [], [], {}, [])
+    heard(plots, "sweep")
     places = {
         (*WAVES, "--out", "new"): (training, "train", SimpleNamespace(step=1)),
         ("evaluate", "run"): (evaluation, "evaluate", result),
+        ("sweep", "maml", "--data", "sinusoids", "--out", "s", "--json"): (
+            sweeps,
+            "sweep",
+            nothing,
+        ),
         ("check", "mse"): (cases, "run", []),
         ("compare", "--data", "sinusoids"): (compare, "compare", []),
         ("bench",): (training, "step", (0.0, None)),

@@ -55,6 +55,11 @@ class LSTMBaseline(Algorithm):
     task_chunk: Given[int | None] = None
 
     @property
+    def equal_shots(self) -> bool:
+        """The support is read shot by shot."""
+        return True
+
+    @property
     def fixes_ways(self) -> bool:
         """One-hot labels are of as many classes as in training."""
         return self.labels == "one-hot"

@@ -83,6 +83,11 @@ class MAML(Algorithm):
             object.__setattr__(self, "eval_inner_steps", self.inner_steps)
         super().__post_init__()
 
+    @property
+    def equal_shots(self) -> bool:
+        """Fresh batches are chosen shot by shot."""
+        return self.inner_batches == "fresh"
+
     def init(self, rng: np.random.Generator) -> Tree:
         """New parameters θ."""
         return self.network.init(rng)

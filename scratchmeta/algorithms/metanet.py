@@ -133,6 +133,11 @@ class MetaNet(Algorithm):
     """Take the gradients that become fast weights for constants."""
     task_chunk: Given[int | None] = 1
 
+    @property
+    def equal_shots(self) -> bool:
+        """Pairs of them are made shot by shot."""
+        return True
+
     @cached_property
     def d(self) -> nn.LSTM:
         """What makes θ⁺ of the gradients."""

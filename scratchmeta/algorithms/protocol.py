@@ -113,6 +113,11 @@ class Algorithm:
         return self.head
 
     @property
+    def equal_shots(self) -> bool:
+        """Whether it wants as many support examples of each class."""
+        return False
+
+    @property
     def outer_optimizer(self) -> str | None:
         """The only optimizer that it may be trained with, if there is only one."""
         return None
@@ -156,6 +161,18 @@ class MetricLearner(Algorithm):
     def inputs(self, episodes: Episode) -> Any:
         """What the network sees of an episode: support and query (T, N·K + N·Q, ...)."""
         return ops.concat([episodes.support_x, episodes.query_x], axis=1)
+
+    def features(self, params: Tree, x: Any) -> Any:
+        """Those of examples x (..., N, ...) without a task around them: (..., N, ...).
+
+        Batch-norm has the stored statistics under the policy "running", else those of the N.
+        """
+        φ = params["network"]
+        if self.batch_norm == "running":
+            nn.require_statistics(φ)
+        else:
+            φ = nn.without_statistics(φ)
+        return self.network(φ, x)
 
     def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
         """log p(y = k | x, S) for every query: (T, N·Q, N)."""

@@ -89,6 +89,11 @@ class Reptile(Algorithm):
     task_chunk: Given[int | None] = None
 
     @property
+    def equal_shots(self) -> bool:
+        """Support examples are gone round shot by shot."""
+        return True
+
+    @property
     def outer_optimizer(self) -> str | None:
         """The only optimiser that will do: with Adam inside, any but "sgd" could move v below 0."""
         return "sgd" if self.inner_optimizer == "adam" else None

@@ -47,6 +47,11 @@ from scratchmeta.fields import Given
 KOCH_FEATURES = 4096
 
 
+def halved(x: Any) -> Any:
+    """Maps (..., N, H, W, C) after 2 x 2 max-pooling."""
+    return ops.max_pool2d(x, 2)
+
+
 def koch_network() -> nn.Sequential:
     """The paper's twin: images (..., N, 105, 105, 1) -> features (..., N, KOCH_FEATURES).
 
@@ -61,7 +66,7 @@ def koch_network() -> nn.Sequential:
         layers.append((f"conv{i + 1}", nn.Conv2d(n_in, n_out, size, padding="valid")))
         layers.append((f"relu{i + 1}", nn.Function(ops.relu)))
         if i < 3:
-            layers.append((f"pool{i + 1}", nn.Function(lambda x: ops.max_pool2d(x, 2))))
+            layers.append((f"pool{i + 1}", nn.Function(halved)))
         n_in = n_out
     layers.append(("flatten", nn.Function(nn.flatten_images)))
     layers.append(("linear", nn.Linear(6 * 6 * 256, KOCH_FEATURES)))

@@ -102,7 +102,7 @@ def network(
         conv = nn.Conv2d(channels if i else image_channels, channels, stride=stride, bias=False)
         layers.append((f"conv{i + 1}", conv, after))
         image_size = -(-image_size // 2)
-    layers[-1] = (*layers[-1][:2], lambda h: nn.flatten_images(after(h)))
+    layers[-1] = (*layers[-1][:2], _flat_pool if pooling == "max" else nn.flatten_images)
     dense = nn.Linear(image_size**2 * channels, features, gain=math.sqrt(2.0), bias=False)
     logits = nn.Linear(features, n_out, bias=False)
     layers += [("dense", dense, _same), ("logits", logits, _same)]
@@ -117,3 +117,7 @@ def _pool(h):
     """2 x 2 max-pooling of numbers ≥ 0 (..., H, W, C) -> (..., ⌈H/2⌉, ⌈W/2⌉, C)."""
     border = [(0, n % 2) for n in h.shape[-3:-1]]
     return ops.max_pool2d(ops.pad(h, [(0, 0)] * (h.ndim - 3) + [*border, (0, 0)]), 2)
+
+
+def _flat_pool(h):
+    return nn.flatten_images(_pool(h))

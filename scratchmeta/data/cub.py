@@ -60,7 +60,8 @@ class CUB:
                     f"{root / 'features' / name}.npy: {crops_first} crops of each image wanted, "
                     f"as in {names[0]}, got {array.shape[2]}"
                 )
-        self.names, self.split, self.crops, self.source = tuple(names), split, crops, file
+        self.root, self.names, self.source = root, tuple(names), file
+        self.split, self.crops = split, crops
         self.attributes = np.stack([described[name] for name in names])
         self.features = np.concatenate(features)  # (images, F, crops)
         self.counts = np.array([len(array) for array in features])

@@ -88,7 +88,8 @@ class Folder(ImageDataset):
         )
         names = [names[row] for row in chosen]
         super().__init__(images, names, rotations, jitter, affine, spans[chosen])
-        self.split = split
+        self.root, self.split, self.invert = root, split, invert
+        self.shares, self.split_seed = tuple(shares), split_seed
 
     def alphabet(self, name: str) -> str:
         """The folder that a class is in: its classes are alike, as an alphabet's characters are."""

@@ -84,7 +84,7 @@ class Glyphs(ImageDataset):
             lambda: _generated(SPLITS[split], image_size, seed),
         )
         super().__init__(arrays["images"], arrays["names"].tolist(), rotations, jitter, affine)
-        self.split = split
+        self.split, self.seed = split, seed
         turned = arrays["attributes"]  # (C, 4, A)
         self.attributes = (
             turned.reshape(-1, len(ATTRIBUTES)) if rotations == "classes" else turned[:, 0]

@@ -59,7 +59,7 @@ class MiniImageNet(ImageDataset):
             lambda: (np.stack([_decoded(p, image_size) for p in paths]) for paths in files),
         )
         super().__init__(images, list(classes))
-        self.split = split
+        self.root, self.split = root, split
 
 
 def _listed(file: Path) -> dict[str, list[str]]:

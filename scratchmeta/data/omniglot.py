@@ -100,7 +100,7 @@ class Omniglot(ImageDataset):
         if not chosen:
             raise DataError(f"{root}: no character of split {split!r}; partial archives?")
         super().__init__(images[chosen], [names[row] for row in chosen], rotations, jitter, affine)
-        self.split, self.source = split, places[0] if listed is None else file
+        self.root, self.split, self.source = root, split, places[0] if listed is None else file
         self.resampling = resampling
         self.image_shape = (image_size, image_size, 1)
 

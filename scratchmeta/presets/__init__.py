@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from scratchmeta.fields import check_types, choose, options
 from scratchmeta.run import datasets, outside
 from scratchmeta.run.config import LAYOUT, SECTIONS, Config, Preset, Training
+from scratchmeta.run.networks import Layers, NoNetwork
 
 OWN = sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
@@ -124,16 +125,26 @@ def from_dict(
     folder: str | os.PathLike = os.devnull,
     named: Mapping[str, str | None] | None = None,
     resume: bool = False,
+    algorithm: Any = None,
 ) -> Config:
     """The configuration `Config.as_dict` recorded; raises ValueError naming what cannot be read.
 
     What came from outside the library is loaded as scratchmeta.run.outside says: `folder` is the
     run's, `named` {"algorithm": ..., "network": ...} what the command line names in its place.
+    `algorithm` is the class that was trained, or an object of it: then method and network are None.
     """
     named, loaded = dict(named or {}), recorded.get("loaded", {})
     name = str(recorded["algorithm"])
     data: Any = recorded.get("data")
-    if "algorithm" in loaded or named.get("algorithm"):
+    given = algorithm is not None and not isinstance(algorithm, type)
+    if "unnamed" in recorded and not given:
+        raise ValueError(
+            f"a script trained it with what no name leads to ({recorded['unnamed']}); "
+            "sm.load(RUN, algorithm=...) reads it with the algorithm itself"
+        )
+    if algorithm is not None:
+        found = described(type(algorithm) if given else algorithm, name)
+    elif "algorithm" in loaded or named.get("algorithm"):
         how = named.get("algorithm"), resume
         cls = outside.load_again(outside.ALGORITHM, loaded.get("algorithm"), folder, *how)
         found = described(cls, name)
@@ -142,9 +153,11 @@ def from_dict(
     for key in ("data", "preset"):
         if key not in recorded:
             raise ValueError(f"configuration: cannot read {key!r}")
-    made = datasets.find(choose("data", str(data), datasets.NAMES))
+    made = datasets.find(choose("data", str(data), [*datasets.NAMES, datasets.PYTHON]))
     like = made.like if data not in by_data(found.presets) else data
     networks = {type(p.network) for (d, _), p in found.presets.items() if d == like}
+    if recorded["preset"] == datasets.PYTHON:
+        networks = {Layers, NoNetwork}
     if "network" in loaded or named.get("network"):
         how = named.get("network"), resume
         networks = {
@@ -152,15 +165,12 @@ def from_dict(
                 outside.load_again(outside.NETWORK, loaded.get("network"), folder, *how)
             )
         }
-    types: dict[str, set[Any]] = {
-        "dataset": {made},
-        "network": networks,
-        "method": {options(found.algorithm)},
-        "training": {Training},
-    }
-    return Config(
-        name, data, recorded["preset"], **{s: _section(recorded, s, types[s]) for s in SECTIONS}
-    )
+    types: dict[str, set[Any]] = {"dataset": {made}, "training": {Training}}
+    if not given:
+        types |= {"network": networks, "method": {options(found.algorithm)}}
+    read: dict[str, Any] = dict.fromkeys(SECTIONS)
+    read |= {s: _section(recorded, s, kinds) for s, kinds in types.items()}
+    return Config(name, data, recorded["preset"], **read)
 
 
 def network_options(cls: type) -> type:

@@ -1,12 +1,15 @@
 """The presets of Meta Networks."""
 
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
 from scratchmeta import nn, ops
 from scratchmeta.algorithms import MetaNet, slow_fast
-from scratchmeta.fields import options
+from scratchmeta.fields import Count, at_least, options
 from scratchmeta.run.config import Preset, Training
 from scratchmeta.run.datasets.glyphs import Glyphs
 from scratchmeta.run.datasets.omniglot import Omniglot
-from scratchmeta.run.networks import SlowFast
+from scratchmeta.run.networks import Options, Pooling
 from scratchmeta.verify.episodes import images, instance
 
 ALGORITHM = MetaNet
@@ -14,6 +17,33 @@ PAPER = "Munkhdalai & Yu 2017"
 FAMILY = "model"
 
 method = options(MetaNet)
+
+
+@dataclass(frozen=True)
+class SlowFast(Options):
+    """Convolutions with ReLU and halving, a layer of features, logits: no batch-norm, no biases."""
+
+    channels: Count = 64
+    """Filters of each convolution."""
+    depth: Count = 5
+    """Convolutions."""
+    pooling: Pooling = "max"
+    """Halve by 2 x 2 max-pooling, or by convolutions of stride 2."""
+    features: Count = 64
+    """Units of the layer before the logits."""
+    n_fast: Annotated[int, at_least(2)] = 7
+    """Layers, of the depth + 2 the last ones, that have fast weights beside the slow ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_fast > self.depth + 2:
+            raise ValueError(f"n_fast: wanted at most {self.depth + 2}, got {self.n_fast}")
+
+    def build(self, given: Any) -> slow_fast.SlowFast:
+        """The network."""
+        images = {"image_size": given.image_size, "image_channels": given.image_channels}
+        return slow_fast.network(given.n_out, **images, **asdict(self))
+
 
 PRESETS = {
     ("glyphs", "quick"): Preset(

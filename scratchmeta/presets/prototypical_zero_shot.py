@@ -1,12 +1,15 @@
 """The presets of Prototypical Networks for described classes."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from scratchmeta import nn, ops
 from scratchmeta.algorithms import ZeroShot
-from scratchmeta.fields import options
+from scratchmeta.fields import Count, Sizes, options
 from scratchmeta.run.config import Preset, Training
 from scratchmeta.run.datasets.cub import CUB
 from scratchmeta.run.datasets.glyphs import Glyphs
-from scratchmeta.run.networks import Conv4WithAttributes, MLPWithAttributes
+from scratchmeta.run.networks import Options, Pooling
 from scratchmeta.verify.episodes import described, images, instance
 
 ALGORITHM = ZeroShot
@@ -14,6 +17,48 @@ PAPER = "Snell, Swersky & Zemel 2017, section 2.6"
 FAMILY = "metric"
 
 method = options(ZeroShot)
+
+
+@dataclass(frozen=True)
+class _WithAttributes(Options):
+    features: Count = 64
+    """Numbers in a prototype, and in the features of a query."""
+    attribute_hidden: Sizes = ()
+    """Units of each hidden layer between attributes and prototype."""
+
+    def attribute_network(self, given: Any) -> nn.Sequential:
+        """From the attributes of a class to its prototype."""
+        return nn.MLP([given.n_attributes, *self.attribute_hidden, self.features])
+
+
+@dataclass(frozen=True)
+class Conv4WithAttributes(_WithAttributes):
+    """Zero-shot learning's two networks: Conv4 and a linear layer, and an MLP for attributes."""
+
+    channels: Count = 64
+    """Filters of each convolution."""
+    pooling: Pooling = "max"
+    """Halve by 2 x 2 max-pooling, or by convolutions of stride 2."""
+
+    def build(self, given: Any) -> dict[str, Any]:
+        """Both networks, by the names that the algorithm has for them."""
+        size, channels = given.image_size, given.image_channels
+        network = nn.Conv4(self.channels, channels, size, self.pooling, self.features)
+        return {"network": network, "attribute_network": self.attribute_network(given)}
+
+
+@dataclass(frozen=True)
+class MLPWithAttributes(_WithAttributes):
+    """Zero-shot learning's two networks for features that another network made."""
+
+    hidden: Sizes = ()
+    """Units of each hidden layer."""
+
+    def build(self, given: Any) -> dict[str, Any]:
+        """Both networks, by the names that the algorithm has for them."""
+        network = nn.MLP([given.n_inputs, *self.hidden, self.features])
+        return {"network": network, "attribute_network": self.attribute_network(given)}
+
 
 PRESETS = {
     ("glyphs", "quick"): Preset(

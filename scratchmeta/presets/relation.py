@@ -1,15 +1,17 @@
 """The presets of Relation Networks."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from scratchmeta import nn, ops
 from scratchmeta.algorithms import Relation
-from scratchmeta.fields import options
+from scratchmeta.algorithms.relation import embedding
+from scratchmeta.fields import Count, options
 from scratchmeta.run.config import Preset, Training
 from scratchmeta.run.datasets.glyphs import Glyphs
 from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
 from scratchmeta.run.datasets.omniglot import Omniglot
-from scratchmeta.run.networks import Maps
+from scratchmeta.run.networks import Options
 from scratchmeta.verify.episodes import images, instance
 
 ALGORITHM = Relation
@@ -17,6 +19,19 @@ PAPER = "Sung et al. 2018"
 FAMILY = "metric"
 
 method = options(Relation)
+
+
+@dataclass(frozen=True)
+class Maps(Options):
+    """Relation Networks' embedding: four blocks of which two halve, maps and not features."""
+
+    channels: Count = 64
+    """Filters of each convolution."""
+
+    def build(self, given: Any) -> nn.Sequential:
+        """The network."""
+        return embedding(self.channels, given.image_channels)
+
 
 TRAINING = Training(
     n_query=19,

@@ -1,12 +1,16 @@
 """The presets of Siamese networks."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from scratchmeta import nn, ops
 from scratchmeta.algorithms import Siamese
+from scratchmeta.algorithms.siamese import koch_network
 from scratchmeta.fields import options
 from scratchmeta.presets import prototypical
 from scratchmeta.run.config import Preset, Training
 from scratchmeta.run.datasets.omniglot import Omniglot
-from scratchmeta.run.networks import Koch
+from scratchmeta.run.networks import Options
 from scratchmeta.verify.episodes import images, instance
 
 ALGORITHM = Siamese
@@ -14,6 +18,16 @@ PAPER = "Koch, Zemel & Salakhutdinov 2015"
 FAMILY = "metric"
 
 method = options(Siamese)
+
+
+@dataclass(frozen=True)
+class Koch(Options):
+    """The Siamese paper's network: four convolutions and a layer of 4096 sigmoids, 105 x 105."""
+
+    def build(self, given: Any) -> nn.Sequential:
+        """The network."""
+        return koch_network()
+
 
 # An epoch of Koch et al. is 150,000 pairs, distorted anew; 0.99^69 = 1/2.
 EPOCH = 150_000 // 128

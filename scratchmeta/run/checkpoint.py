@@ -4,12 +4,14 @@
     RUN/metrics.jsonl       one JSON object a line, `step` first
     RUN/last.safetensors    the state after the last completed step that was saved
     RUN/best.safetensors    the state that did best on the validation episodes, of equals the last
+    RUN/test.json           what a sweep measured in each test episode
 
 A checkpoint is one safetensors file: arrays named params/... and optimizer/... by their path in
-the tree, and in its header the step, the best validation so far, the algorithm, and a digest of
-all that, so that a damaged one is refused. Everything is written beside its name and moved over it
-in one step (os.replace), so a reader sees the old file or the new one. A lock on RUN/.lock keeps a
-second process from training in the folder.
+the tree, calibrated/... what `calibrate` made of them and of training data that is not among them,
+and in its header the step, the best validation so far, the algorithm, and a digest of all that, so
+that a damaged one is refused. Everything is written beside its name and moved over it in one step
+(os.replace), so a reader sees the old file or the new one. A lock on RUN/.lock keeps a second
+process from training in the folder.
 """
 
 import hashlib
@@ -37,14 +39,14 @@ try:
 except ImportError:  # Windows has no such locks: there two processes are not kept apart
     fcntl = None
 
-FORMAT = "scratchmeta-2"  # the layout described above; a reader refuses any other
+FORMAT = "scratchmeta-3"  # the layout described above; a reader refuses any other
 _LOCK, _PARTIAL = ".lock", ".partial"
 _WRITTEN = ("metrics.jsonl", "last.safetensors", "best.safetensors")
-FILES = (*_WRITTEN, "episode.png", "learning.png")
+FILES = (*_WRITTEN, "episode.png", "learning.png", "test.json")
 # What is read from config.json beside the configuration itself, and of which type it must be.
 _ENTRIES = {
     "algorithm": str, "data": str, "preset": str, "backend": str, "data_dir": str | None,
-    "resumed_by": list, "resumed_from": dict,
+    "resumed_by": list, "resumed_from": dict, "validated": bool, "unnamed": str,
 }  # fmt: skip
 
 
@@ -76,14 +78,21 @@ class State(NamedTuple):
 # --- one checkpoint -----------------------------------------------------------------------------
 
 
-def save_state(path: Path, state: State, algorithm: str) -> None:
-    """Writes the checkpoint `path`, atomically."""
-    write_atomically(path, _encoded(state, algorithm))
+def save_state(path: Path, state: State, algorithm: str, calibrated: Any = None) -> None:
+    """Writes the checkpoint `path`, atomically.
+
+    `calibrated` are the parameters as `predict` wants them; None where they are as they are.
+    """
+    write_atomically(path, _encoded(state, algorithm, calibrated))
 
 
-def _encoded(state: State, algorithm: str) -> bytes:
+def _encoded(state: State, algorithm: str, calibrated: Any = None) -> bytes:
     """The content of a checkpoint."""
-    trees = {"params": state.params, "optimizer": state.optimizer}
+    trees = {
+        "params": state.params,
+        "optimizer": {} if state.optimizer is None else state.optimizer,
+        "calibrated": _new(state.params, calibrated),
+    }
     arrays = dict(zip(tree.paths(trees), tree.flatten(tree.to_numpy(trees))[0], strict=True))
     header = {
         "format": FORMAT,
@@ -107,6 +116,44 @@ def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.data)
     return digest.hexdigest()
+
+
+def _new(params: Any, calibrated: Any) -> Any:
+    """What of the calibrated parameters is not among the parameters, as nested dicts."""
+    if calibrated is None:
+        return {}
+    before = dict(zip(tree.paths(params), tree.flatten(params)[0], strict=True))
+    after = dict(zip(tree.paths(calibrated), tree.flatten(calibrated)[0], strict=True))
+    if lost := sorted(before.keys() - after.keys()):
+        raise ValueError(f"calibrate: wanted all parameters and more, got none named {lost[0]}")
+    return {name: leaf for name, leaf in after.items() if before.get(name) is not leaf}
+
+
+def load_calibrated(path: Path, like: Any, algorithm: str) -> tuple[State, Any]:
+    """The state in the checkpoint `path`, and the parameters as `predict` wants them.
+
+    The state is without the optimizer's. Raises as `load_state` does for parameters that are not as
+    in `like`.
+    """
+    state = load_state(path, State(0, like, None, None, 0), algorithm)
+    params = state.params
+    for name, array in _read(path)[1].items():
+        group, _, place = name.partition("/")
+        if group == "calibrated":
+            params = _with(params, place.split("/"), tree.to_backend(np.array(array)))
+    return state, params
+
+
+def _with(params: Any, place: list[str], leaf: Any) -> Any:
+    """The tree with a leaf at a place, which may be a new one in a dict."""
+    if not place:
+        return leaf
+    first, *rest = place
+    if isinstance(params, list | tuple):
+        return [
+            _with(child, rest, leaf) if str(i) == first else child for i, child in enumerate(params)
+        ]
+    return {**params, first: _with(params.get(first, {}), rest, leaf)}
 
 
 def load_state(path: Path, like: State, algorithm: str) -> State:
@@ -139,7 +186,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such checkpoint; a run that was killed as it began, --overwrite begins "
-            "anew"
+            "anew; of one that `save` wrote, the optimizer's state is not there"
         )
     path.open("rb").close()  # says so where it may not be read
     try:
@@ -150,7 +197,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     found = header.get("format") if isinstance(header, dict) else header
     if found != FORMAT:
-        raise CheckpointError(f"{path}: wanted a checkpoint of format {FORMAT!r}, got {found!r}")
+        old = "; an older scratchmeta wrote it" if str(found).startswith("scratchmeta-") else ""
+        raise CheckpointError(
+            f"{path}: wanted a checkpoint of format {FORMAT!r}, got {found!r}{old}"
+        )
     if (got := _digest(header, arrays)) != header.get("sha256"):
         raise CheckpointError(
             f"{path}: damaged since it was written: wanted content of SHA-256 "
@@ -241,10 +291,17 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike, config: dict, first: State, *, overwrite: bool = False
+        cls,
+        path: str | os.PathLike,
+        config: dict,
+        first: State,
+        *,
+        calibrated: Any = None,
+        name: str = "last",
+        overwrite: bool = False,
     ) -> "Run":
-        """Begins a run in the folder `path`, held, with `first` as its last checkpoint; `config`
-        must have the key "algorithm".
+        """Begins a run in the folder `path`, held, with `first` as its last checkpoint, or the one
+        of another `name`; `config` must have the key "algorithm".
 
         Raises FileExistsError if the folder holds anything, unless it holds a run and `overwrite`
         is true: then that run's files are deleted, once the new ones are safely written beside
@@ -261,7 +318,7 @@ class Run:
         try:
             began = {
                 path / "config.json": run._recorded(),
-                run.checkpoint("last"): _encoded(first, config["algorithm"]),
+                run.checkpoint(name): _encoded(first, config["algorithm"], calibrated),
             }
             # the old checkpoint first: without it nothing of the old run can be resumed
             _replace(began, delete=[run.checkpoint("last"), *(path / name for name in FILES)])
@@ -363,14 +420,23 @@ class Run:
         """The path of the checkpoint "last" or "best"."""
         return self.path / f"{name}.safetensors"
 
-    def save(self, name: str, state: State) -> None:
+    def save(self, name: str, state: State, calibrated: Any = None) -> None:
         """Writes the checkpoint "last" or "best"."""
         self._refuse_another_folder()
-        save_state(self.checkpoint(name), state, self.config["algorithm"])
+        save_state(self.checkpoint(name), state, self.config["algorithm"], calibrated)
 
     def load(self, name: str, like: State) -> State:
         """Reads the checkpoint "last" or "best"; see `load_state`."""
         return load_state(self.checkpoint(name), like, self.config["algorithm"])
+
+    def calibrated(self, name: str, like: Any) -> tuple[State, Any]:
+        """What `load_calibrated` reads of the checkpoint "last" or "best".
+
+        There is no best before the first validation: then it is the last.
+        """
+        if name == "best" and not self.checkpoint(name).exists():
+            name = "last"
+        return load_calibrated(self.checkpoint(name), like, self.config["algorithm"])
 
     def metrics(self, after: int) -> AbstractContextManager["Metrics"]:
         """The metrics file, cut off after step `after` and open to be continued from there.

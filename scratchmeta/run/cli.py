@@ -21,6 +21,8 @@ Meta-learning from scratch: readable, verified to second order, on NumPy or CuPy
   list              the algorithms: name, family, paper, presets
   plot RUN          an episode with its predictions, and the learning curve
   export RUN OUT    the embedding, or the whole classifier, as an ONNX graph
+  sweep ALGORITHM ...
+                    algorithms, seeds and options on the same test episodes, compared in a table
   bench             time a training step of each algorithm
   compare           the meta-gradients of MAML, FOMAML and Reptile on the same episodes
   taylor            the leading terms of these gradients, and how fast the rest falls

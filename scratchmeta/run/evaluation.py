@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from scratchmeta import episodes
-from scratchmeta.algorithms.protocol import Predictor
+from scratchmeta.algorithms.protocol import Algorithm, Predictor
 from scratchmeta.data import Pairs
 from scratchmeta.data.one_shot_runs import OneShotRuns
 from scratchmeta.episodes import Dataset, Episode, EpisodeMaker
@@ -94,15 +94,10 @@ def evaluate(
     the wrong side of ½. Raises ValueError for fewer than 2 episodes, which have no interval, and as
     `episodes.sample` does.
     """
-    if episodes < 2:
-        raise ValueError(f"episodes: wanted at least 2, got {episodes}")
-    values: list[float] = []
-    with Progress("evaluate", episodes, shown=progress) as bar:
-        for chunk in _chunks(dataset, n_way, k_shot, n_query, episodes, seed, first):
-            predicted = to_numpy(algorithm.predict(params, to_backend(chunk)))
-            measure, chunk_values = _measure(predicted, chunk.query_y)
-            values.extend(chunk_values)
-            bar.update(len(values), f"{np.mean(values):.4f}")
+    measure, values = by_episode(
+        algorithm, params, dataset, n_way, k_shot, n_query,
+        episodes=episodes, seed=seed, first=first, progress=progress,
+    )  # fmt: skip
     return Evaluation(
         measure=measure,
         value=float(np.mean(values)),
@@ -111,6 +106,32 @@ def evaluate(
         n_way=n_way,
         k_shot=k_shot,
     )
+
+
+def by_episode(
+    algorithm: Any,
+    params: Any,
+    dataset: Any,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    *,
+    episodes: int,
+    seed: int = 0,
+    first: int = TEST,
+    progress: bool = False,
+) -> tuple[str, np.ndarray]:
+    """What `evaluate` takes the mean of: the measure's name, and its value in each episode."""
+    if episodes < 2:
+        raise ValueError(f"episodes: wanted at least 2, got {episodes}")
+    values, done, total = np.empty(episodes), 0, 0.0
+    with Progress("evaluate", episodes, shown=progress) as bar:
+        for numbers, chunk in _chunks(dataset, n_way, k_shot, n_query, episodes, seed, first):
+            predicted = to_numpy(algorithm.predict(params, to_backend(chunk)))
+            measure, values[numbers] = _measure(predicted, chunk.query_y)
+            done, total = done + len(numbers), total + float(values[numbers].sum())
+            bar.update(done, f"{total / done:.4f}")
+    return measure, values
 
 
 def by_instance(
@@ -152,6 +173,8 @@ def one_shot_errors(algorithm: Any, params: Any, runs: OneShotRuns) -> np.ndarra
 
 def calibrated(algorithm: Any, params: Any, dataset: Any, settings: Training) -> Any:
     """The parameters after the algorithm's `calibrate` on CALIBRATION_TASKS training episodes."""
+    if getattr(type(algorithm), "calibrate", Algorithm.calibrate) is Algorithm.calibrate:
+        return params
     batch = episodes.sample(
         dataset, *settings.shape, CALIBRATION_TASKS, seed=settings.seed, index=CALIBRATION
     )
@@ -180,7 +203,8 @@ class AllWrong:
 
 
 def _chunks(dataset, n_way, k_shot, n_query, n, seed, first):
-    """n episodes of one task each, as many of them stacked as make CHUNK_VALUES numbers.
+    """n episodes of one task each, as many of them stacked as make CHUNK_VALUES numbers, and their
+    numbers from 0.
 
     Those that are stacked have one shape: sequences may be of several lengths.
     """
@@ -191,11 +215,13 @@ def _chunks(dataset, n_way, k_shot, n_query, n, seed, first):
     size = max(1, CHUNK_VALUES // sum(x.size for x in one(first)))
     for start in range(0, n, size):
         alike = {}
-        for index in range(start, min(start + size, n)):
-            episode = one(first + index)
-            alike.setdefault((episode.support_x.shape, episode.query_x.shape), []).append(episode)
+        for number in range(start, min(start + size, n)):
+            episode = one(first + number)
+            shapes = episode.support_x.shape, episode.query_x.shape
+            alike.setdefault(shapes, {})[number] = episode
         for parts in alike.values():
-            yield Episode(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            stacked = (np.concatenate(arrays) for arrays in zip(*parts.values(), strict=True))
+            yield list(parts), Episode(*stacked)
 
 
 def _measure(predicted: np.ndarray, query_y: np.ndarray) -> tuple[str, np.ndarray]:

@@ -7,15 +7,15 @@ import os
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from scratchmeta import backend, fields, losses, presets
 from scratchmeta.data import DataError, Splits
-from scratchmeta.run.checkpoint import Run, State
+from scratchmeta.run.checkpoint import Run
 from scratchmeta.run.config import Config
-from scratchmeta.run.evaluation import calibrated
+from scratchmeta.run.saved import Saved, refuse_ways
 from scratchmeta.tree import to_backend
 
 
@@ -139,23 +139,7 @@ def of_length(dataset: Any, length: int | None) -> Any:
 
 def refuse_other_ways(config: Config, n_way: int) -> None:
     """Raises ValueError if the algorithm tells one number of classes apart, and not `n_way`."""
-    built = algorithm(config)
-    fixed = getattr(built, "fixes_ways", getattr(built, "head", False))
-    if fixed and config.dataset.labels == "classes" and n_way != config.training.n_way:
-        raise ValueError(
-            f"n_way: the network of this {config.algorithm} run has one output for each of "
-            f"{config.training.n_way} classes, got {n_way}; train one with --n-way {n_way}"
-        )
-
-
-class Saved(NamedTuple):
-    """A run as it was saved, ready to be evaluated: `params` are calibrated."""
-
-    config: Config
-    algorithm: Any
-    splits: Splits
-    params: Any
-    step: int
+    refuse_ways(config, algorithm(config), n_way)
 
 
 def recorded(
@@ -163,13 +147,15 @@ def recorded(
     record: dict,
     named: dict[str, str | None] | None = None,
     resume: bool = False,
+    algorithm: Any = None,
 ) -> Config:
     """The configuration in the config.json of the run in `path`; raises ValueError naming both.
 
-    `named` and `resume` are for what came from outside the library: see `presets.from_dict`.
+    `named`, `resume` and `algorithm` are for what came from outside the library: see
+    `presets.from_dict`.
     """
     try:
-        return presets.from_dict(record, path, named, resume)
+        return presets.from_dict(record, path, named, resume, algorithm)
     except ValueError as error:
         raise ValueError(f"{Path(path) / 'config.json'}: {error}") from error
 
@@ -179,18 +165,23 @@ def saved(
     checkpoint: str = "best",
     data_dir: str | os.PathLike | None = None,
     named: dict[str, str | None] | None = None,
+    algorithm: Any = None,
 ) -> Saved:
-    """The run in the folder `path`, with the parameters of its checkpoint "best" or "last".
+    """The run in the folder `path`, with the parameters of its checkpoint "best" or "last"; as
+    `sm.load`.
 
     A run that was stopped before its first validation has no best checkpoint; then it is the last.
+    `algorithm` is what was trained, or its class, where no name leads to it. `data_dir` and `named`
+    are as in `splits` and `recorded`; no data is read.
+
+    Raises CheckpointError, or a ValueError naming config.json, for what cannot be read.
     """
     run = Run.open(path)
-    config = recorded(run.path, run.config, named)
-    built = algorithm(config)
-    datasets = _splits(config, built, data_dir or run.config.get("data_dir"))
-    params = to_backend(built.init(np.random.default_rng(config.training.seed)))
-    if not run.checkpoint(checkpoint).exists():
-        checkpoint = "last"
-    state = run.load(checkpoint, like=State(0, params, None, None, 0))
-    params = calibrated(built, state.params, datasets.train, config.training)
-    return Saved(config, built, datasets, params, state.step)
+    config = recorded(run.path, run.config, named, algorithm=algorithm)
+    built = algorithm
+    if algorithm is None or isinstance(algorithm, type):
+        built = fields.build(config.method, Surroundings(config))
+    init = to_backend(built.init(np.random.default_rng(config.training.seed)))
+    state, params = run.calibrated(checkpoint, like=init)
+    where = data_dir or run.config.get("data_dir")
+    return Saved(config, built, params, state, run.config, lambda: _splits(config, built, where))

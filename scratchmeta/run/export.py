@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from scratchmeta import backend, nn, ops
+from scratchmeta import backend, ops
 from scratchmeta.core import Tensor
 from scratchmeta.episodes import Episode
 from scratchmeta.run import onnx_graph
@@ -29,14 +29,10 @@ def embedding(algorithm: Any, params: Tree, input_shape: Sequence[int]) -> onnx.
     exported.
     """
     _refuse_adapted(algorithm)
-    weights, rng = params["network"], np.random.default_rng(0)
-    if algorithm.batch_norm == "running":
-        nn.require_statistics(weights)
-    else:
-        weights = nn.without_statistics(weights)
+    rng = np.random.default_rng(0)
 
     def features(images):
-        return algorithm.network(weights, images)
+        return algorithm.features(params, images)
 
     examples = [{"images": _some(rng, n, input_shape)} for n in (2, 3)]
     return _model("features", features, examples, params)

@@ -58,6 +58,19 @@ def source(cls: type) -> dict[str, str] | None:
     return _source.get(cls)
 
 
+def note(cls: type) -> None:
+    """Notes where a class comes from that was imported, not loaded: its module, or the file that is
+    run as a script. Neither is loaded again without being named again."""
+    place, name = sys.modules.get(cls.__module__), cls.__qualname__
+    file = getattr(place, "__file__", None)
+    if cls in _source or cls.__module__.partition(".")[0] == "scratchmeta" or "<" in name:
+        return
+    if file is not None and Path(file).is_file():
+        module = Path(file).name if cls.__module__ == "__main__" else cls.__module__
+        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        _source[cls] = {"name": f"{module}:{name}", "sha256": digest}
+
+
 def is_outside(name: str) -> bool:
     """Whether a name is that of a file or module with a class, FILE.py:Class or module:Class."""
     return ":" in name

@@ -13,6 +13,7 @@ from scratchmeta.analysis.taylor import Expansion
 from scratchmeta.run.checkpoint import Run, write_atomically
 from scratchmeta.run.evaluation import TEST
 from scratchmeta.run.experiment import Saved, algorithm, of_length
+from scratchmeta.run.sweeps.tables import Sweep
 from scratchmeta.shown import percent
 from scratchmeta.tree import to_backend, to_numpy
 
@@ -211,4 +212,53 @@ def expansions(found: Sequence[Expansion], path: Path) -> Path:
         axis.grid(color="0.92")
     panels[0].set_ylabel("residual / gradient")
     panels[0].legend(title="less A and B; dashed: less A", fontsize=8, title_fontsize=8)
+    return _saved(figure, path)
+
+
+def sweep(found: Sweep, path: Path) -> Path:
+    """Draws the rows of a sweep, and their differences to the first, as PNG; returns the path.
+
+    A dot for each seed, the mean with its interval over seeds (thick) and over episodes (thin).
+    """
+    rows = [
+        (row.name, row.mean, row.over_seeds, row.over_episodes, list(row.by_seed.values()))
+        for row in found.rows
+        if row.mean is not None
+    ]
+    names = [name for name, *_ in rows]
+    first = found.rows[0].name
+    differences: list = [
+        (d.name, d.mean, d.over_seeds, d.over_episodes, [])
+        for d in found.differences
+        if d.less == first
+    ]
+    panels: dict[str, list] = (
+        {"": rows, f"less {first}": differences} if differences else {"": rows}
+    )
+    measure = next((row.measure for row in found.rows if row.measure), "")
+    scale = 100 if measure == "accuracy" else 1
+    labels = {"accuracy": ("accuracy, %", "points")}.get(measure, (measure, measure))
+    size = 4.5 * len(panels) + 1, 0.4 * max(3, len(names)) + 1.4
+    figure = Figure(figsize=size, layout="constrained")
+    seeds = " ".join(map(str, found.about["seeds"]))
+    figure.suptitle(f"{found.about['data']}, seeds {seeds}: 95 % over seeds thick, episodes thin")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, panel), label in zip(axes, panels.items(), labels, strict=False):
+        for name, mean, over_seeds, over_episodes, values in panel:
+            y = names.index(name)
+            axis.plot(
+                [scale * value for value in values], [y - 0.25] * len(values), ".", color="0.6"
+            )
+            for half, width, offset in ((over_seeds, 3.5, 0), (over_episodes, 1.2, 0.2)):
+                if half is not None:
+                    axis.errorbar(
+                        scale * mean, y + offset, xerr=scale * half, color=RIGHT, elinewidth=width
+                    )
+            axis.plot(scale * mean, y, "o", color=RIGHT)
+        if title:
+            axis.axvline(0, color="0.6", linewidth=0.8)
+        axis.set(xlabel=label, title=title.replace(",", " "))
+        axis.grid(axis="x", color="0.92")
+    axes[0].set_yticks(range(len(names)), [name.replace(",", " ") for name in names])
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     return _saved(figure, path)

@@ -16,7 +16,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from scratchmeta import backend, episodes, optim, tree
 from scratchmeta.algorithms.protocol import Learner
 from scratchmeta.episodes import Dataset, Episode, EpisodeMaker
+from scratchmeta.run import recording
 from scratchmeta.run.checkpoint import Run, State, appended
 from scratchmeta.run.config import Training
 from scratchmeta.run.evaluation import VALIDATION, Evaluation, calibrated, evaluate
@@ -61,7 +61,8 @@ def train(
 
     `validation`, a dataset of other classes, is evaluated on every `settings.validate_every`
     steps, always with the same episodes; training stops early after `settings.patience` of them
-    without a new best. With `run`, metrics, checkpoints and `config` are written into that folder
+    without a new best. With `run`, metrics, checkpoints and `config` (None: what these arguments
+    say of themselves, which the command line and `sm.load` read) are written into that folder
     (see scratchmeta.run.checkpoint), and SIGINT, SIGTERM or SIGHUP stops the loop after the step it
     is in, with a checkpoint. `resume` continues from the run's last checkpoint, `overwrite` begins
     anew.
@@ -75,7 +76,6 @@ def train(
     if validation is not None:
         episodes.sample(validation, *settings.test_shape)
     optimizer, state = start(algorithm, settings)
-    config = config or {"algorithm": type(algorithm).__name__, "training": asdict(settings)}
     folder = metrics = None
     if run is not None and not resume:
         Run.refuse(run, overwrite)
@@ -92,21 +92,32 @@ def train(
                     f"steps: wanted at least the {state.step} done, got {settings.steps}"
                 )
             metrics = stack.enter_context(folder.metrics(after=state.step))
-            folder.config = config
+            folder.config = config or recording.resumed(
+                run, folder.config, algorithm, dataset, validation, settings
+            )
             folder.record()
         batches = episodes.stream(
             dataset, *shape, seed=settings.seed, start=state.step, prefetch=0 if small else 2
         )
         stack.enter_context(closing(batches))
         bar = stack.enter_context(Progress("train", settings.steps, state.step, shown=progress))
-        signals = stack.enter_context(_Signals(catch=run is not None, say=progress))
+        signals = stack.enter_context(Signals(catch=run is not None, say=progress))
         stack.enter_context(np.errstate(all="ignore"))  # _refuse_non_finite looks at every step
+
+        known: tuple[int, Any] = -1, None
+
+        def ready() -> Any:
+            """The parameters as predict wants them, made once in a step."""
+            nonlocal known
+            if known[0] != state.step:
+                known = state.step, calibrated(algorithm, state.params, dataset, settings)
+            return known[1]
 
         def save(name: str) -> None:
             _refuse_non_finite("parameter ", state.params, state.step, settings)
             if folder is not None and metrics is not None:
                 metrics.flush()
-                folder.save(name, state)
+                folder.save(name, state, ready())
 
         def stop() -> Interrupted:
             save("last")
@@ -119,7 +130,9 @@ def train(
             loss, state = step(algorithm, optimizer, state, batch, settings)
             if metrics is None:  # all that can be wrong has shown itself: now the folder
                 if run is not None:
-                    folder = Run.create(run, config, before, overwrite=overwrite)
+                    config = config or recording.record(algorithm, dataset, validation, settings)
+                    first = calibrated(algorithm, before.params, dataset, settings)
+                    folder = Run.create(run, config, before, calibrated=first, overwrite=overwrite)
                     stack.callback(folder.release)
                 metrics = stack.enter_context(
                     folder.metrics(after=0) if folder else appended(os.devnull)
@@ -128,7 +141,7 @@ def train(
             if due and validation is not None:
                 try:
                     with signals.at_once():
-                        result = _validate(algorithm, state.params, dataset, validation, settings)
+                        result = _validate(algorithm, ready(), validation, settings)
                 except KeyboardInterrupt:
                     if signals.caught is None:
                         raise
@@ -220,10 +233,10 @@ def _refuse_non_finite(what: str, values: Any, step: int, settings: Training) ->
 # --- validation and stopping --------------------------------------------------------------------
 
 
-def _validate(algorithm, params, dataset, validation, settings: Training) -> Evaluation:
+def _validate(algorithm, params, validation, settings: Training) -> Evaluation:
     return evaluate(
         algorithm,
-        calibrated(algorithm, params, dataset, settings),
+        params,
         validation,
         *settings.test_shape,
         episodes=settings.validation_episodes,
@@ -239,7 +252,7 @@ def _stale(state: State, settings: Training) -> bool:
     return state.step - state.best_step >= settings.patience * settings.validate_every
 
 
-class _Signals:
+class Signals:
     """SIGINT, SIGTERM and SIGHUP, for the length of a with-block, into `caught`; a second signal
     does what it did before.
 
@@ -256,7 +269,7 @@ class _Signals:
             names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
             self.before = {getattr(signal, n): signal.getsignal(getattr(signal, n)) for n in names}
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> "Signals":
         for signum, handler in self.before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(signum, self._note)

@@ -10,12 +10,12 @@ import numpy as np
 
 from scratchmeta import backend, episodes, losses, presets
 from scratchmeta.run import experiment
-from scratchmeta.run.options import Backend, UsageError, at_least, parse
+from scratchmeta.run.options import Backend, Named, UsageError, at_least, parse
 from scratchmeta.tree import to_backend
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Named):
     """Compare the meta-gradients of MAML, FOMAML and Reptile: same parameters, same episodes.
 
     Cosine and ratio of norms are those to MAML's. What is not given is as in the run, or as in
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
     with backend.use(options.backend):
         if options.run:
-            saved = experiment.saved(options.run, "best", options.data_dir)
+            saved = experiment.saved(options.run, "best", options.data_dir, options.named)
             config, params, dataset = saved.config, saved.params, saved.splits.train
             if not hasattr(config.method, "inner_lr"):
                 raise UsageError(f"{options.run}: is a run of {config.algorithm!r}, which has no α")

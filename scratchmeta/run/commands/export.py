@@ -9,11 +9,11 @@ import tyro
 
 from scratchmeta.run import experiment
 from scratchmeta.run.checkpoint import write_atomically
-from scratchmeta.run.options import Folder, UsageError, at_least, parse
+from scratchmeta.run.options import Folder, Named, UsageError, at_least, parse
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Named):
     """Write a trained network as an ONNX graph, for machines that have no scratchmeta.
 
     What an episode changes by gradients, or keeps in a memory, cannot be exported.
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if not options.out.absolute().parent.is_dir():
         raise UsageError(f"{options.out}: its folder does not exist")
     write = exporting()
-    run = experiment.saved(options.run, options.checkpoint, options.data_dir)
+    run = experiment.saved(options.run, options.checkpoint, options.data_dir, options.named)
     if run.config.dataset.labels != "classes":
         raise UsageError(
             f"{options.run}: export wants a run that classifies, not {run.config.data}"

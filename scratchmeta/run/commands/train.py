@@ -156,7 +156,7 @@ def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
     memory.keep_freed()
     algorithm = experiment.algorithm(config)
     experiment.refuse_other_ways(config, config.training.test_shape[0])
-    splits = experiment.splits(config, options.data_dir)
+    splits, validated = experiment.splits(config, options.data_dir), True
     record = {
         **config.as_dict(),
         "command": shlex.join(["scratchmeta", "train", *argv]),
@@ -169,12 +169,13 @@ def _train(config: Config, options: TrainOptions, argv: Sequence[str]) -> int:
         was = Run.open(options.resume).config
         record["resumed_from"] = was.get("resumed_from", was)
         record["resumed_by"] = [*was.get("resumed_by", []), record["command"]]
+        record["validated"] = validated = was.get("validated", True)
     with _folder(config, options) as folder:
         state = training.train(
             algorithm,
             splits.train,
             config.training,
-            validation=splits.validation,
+            validation=splits.validation if validated else None,
             run=folder,
             config=record,
             resume=options.resume is not None,

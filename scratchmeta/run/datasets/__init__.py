@@ -7,18 +7,22 @@ Its class has the options as fields, `splits(data_dir)`, and says what an exampl
 
 import os
 import pkgutil
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from scratchmeta.data import DataError, Splits
 from scratchmeta.fields import check, choose
 
+PYTHON = "python"  # the name of data that a script made
 NAMES = sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def find(name: str) -> type["Data"]:
-    """The class of the data set `name`."""
+    """The class of the data set `name`, or of what a script made."""
+    if name == PYTHON:
+        return InPython
     module = import_module(f"{__name__}.{choose('data', name, NAMES).replace('-', '_')}")
     own = (v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Data))
     return next(v for v in own if v.__module__ == module.__name__)
@@ -27,7 +31,7 @@ def find(name: str) -> type["Data"]:
 class Data:
     """What a data set says of itself beside its options."""
 
-    labels: ClassVar[str] = "classes"
+    labels: Any = "classes"
     """What is predicted: "classes", "numbers" or "bits"."""
     on_disk: ClassVar[bool] = False
     """Whether it is read from a folder, which may not be there."""
@@ -43,8 +47,17 @@ class Data:
         """The datasets to train, validate and test on; raises DataError where one is not there."""
         raise TypeError(f"{type(self).__name__} does not say what its splits are")
 
+    def elsewhere(self, data_dir: str | os.PathLike | None = None) -> Any:
+        """What a run is tested on that was trained on another data set: the test classes."""
+        return self.splits(data_dir).test
+
+    @classmethod
+    def recognised(cls, train: Any) -> "Data | None":
+        """The options whose training data this dataset is, or None if it is none's."""
+        return None
+
     @property
-    def example_shape(self) -> tuple[int, ...]:
+    def example_shape(self) -> Any:
         """The shape of one example."""
         raise TypeError(f"{type(self).__name__} does not say what an example is")
 
@@ -54,11 +67,57 @@ class Images(Data):
 
     image_size: Any
     image_channels: Any = 1
+    resampling: ClassVar[str] = "BILINEAR"
+    """Pillow's name for how pictures are brought to their size."""
 
     @property
-    def example_shape(self) -> tuple[int, ...]:
+    def ink(self) -> bool | None:
+        """Whether they are drawings with ink 1 on 0; None where that is not known."""
+        return True
+
+    @property
+    def example_shape(self) -> Any:
         """(H, W, C)."""
         return self.image_size, self.image_size, self.image_channels
+
+
+@dataclass(frozen=True)
+class InPython(Data):
+    """Data that a script made, of which a run knows what an example is."""
+
+    shape: tuple[int, ...] = ()
+    labels: Literal["classes", "numbers", "bits"] = "classes"
+    said: str = ""
+    """What the dataset said of itself."""
+
+    resampling: ClassVar[str] = "BILINEAR"
+    ink: ClassVar[bool | None] = None
+
+    @property
+    def example_shape(self) -> Any:
+        """The shape of one example."""
+        return self.shape
+
+    @property
+    def image_size(self) -> int:
+        """Of square images."""
+        if len(self.shape) == 3 and self.shape[0] == self.shape[1]:
+            return self.shape[0]
+        raise AttributeError("image_size")
+
+    @property
+    def image_channels(self) -> int:
+        """Of images."""
+        if len(self.shape) == 3:
+            return self.shape[2]
+        raise AttributeError("image_channels")
+
+    def splits(self, data_dir: str | os.PathLike | None = None) -> Splits:
+        """Raises DataError: no name leads to it."""
+        raise DataError(
+            f"{self.said}: this run was trained on a dataset that a script made: evaluate it with "
+            "--data, resume it with sm.train(..., resume=True)"
+        )
 
 
 def root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any
 
 from scratchmeta import data
 from scratchmeta.fields import Count, lengths
@@ -15,12 +15,17 @@ Lengths = Annotated[tuple[int, int], lengths(1)]
 class Copy(Data):
     """Sequences of random bits to be copied."""
 
-    labels: ClassVar[str] = "bits"
+    labels = "bits"
 
     bits: Count = 8
     """Bits of a vector."""
     lengths: Lengths = (1, 20)
     """Vectors in the shortest and in the longest sequence."""
+
+    @classmethod
+    def recognised(cls, train: Any) -> "Copy | None":
+        """Those of a `data.Copy`."""
+        return cls(train.bits, train.lengths) if type(train) is data.Copy else None
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """The same three times: sequences are told apart by their numbers."""

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from scratchmeta import data
 from scratchmeta.run.datasets import Data, root
@@ -15,6 +15,12 @@ class CUB(Data):
     on_disk: ClassVar[bool] = True
     example_shape: ClassVar[tuple[int]] = (data.cub.FEATURES,)
     n_attributes: ClassVar[int] = data.cub.ATTRIBUTES
+
+    @classmethod
+    def recognised(cls, train: Any) -> "CUB | None":
+        """Those of a `data.CUB` for training, all crops of it."""
+        made = type(train) is data.CUB
+        return cls() if made and (train.split, train.crops) == ("train", "random") else None
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """Trained on all crops of an image, tested on the middle one."""

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from scratchmeta import data
 from scratchmeta.fields import Natural, Positive, at_least
@@ -34,15 +34,33 @@ class Folder(Images):
     """Quarter turns in training: none, as classes, drawn for each class of an episode, or once for
     all."""
 
+    @property
+    def ink(self) -> bool:
+        """Whether they are drawings with ink 1 on 0."""
+        return self.invert
+
+    @classmethod
+    def recognised(cls, train: Any) -> "Folder | None":
+        """Those of a `data.Folder` for training that is neither moved nor distorted."""
+        if type(train) is not data.Folder or train.split != "train" or train.jitter or train.affine:
+            return None
+        looks = train.image_shape[0], train.image_shape[2], train.invert
+        how: Any = train.shares, train.split_seed, train.rotations
+        return cls(*looks, *how)
+
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """Read from the folder itself; only training pictures are turned."""
-        if not data_dir:
+        return data.Splits(*(self._part(data_dir, name) for name in ("train", "val", "test")))
+
+    def elsewhere(self, data_dir: str | os.PathLike | None = None) -> Any:
+        """All classes: none of them was trained on."""
+        return self._part(data_dir, "all")
+
+    def _part(self, root: str | os.PathLike | None, split: str) -> data.Folder:
+        if not root:
             raise ValueError(
                 "folder: where is it? --data-dir DIR names it, with a sub-folder a class"
             )
-        return data.Splits(*(self._part(data_dir, name) for name in ("train", "val", "test")))
-
-    def _part(self, root: str | os.PathLike, split: str) -> data.Folder:
         turns = self.rotations if split == "train" else "none"
         looks = self.image_size, self.image_channels, self.invert
         return data.Folder(root, split, *looks, self.shares, self.split_seed, turns)

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from scratchmeta import data
 from scratchmeta.fields import at_least
@@ -18,6 +18,19 @@ class MiniImageNet(Images):
 
     image_size: Annotated[int, at_least(16)] = 84
     """Side of the images in pixels."""
+
+    resampling: ClassVar[str] = "LANCZOS"
+
+    @property
+    def ink(self) -> bool:
+        """Photographs have none."""
+        return False
+
+    @classmethod
+    def recognised(cls, train: Any) -> "MiniImageNet | None":
+        """Those of a `data.MiniImageNet` for training."""
+        same = type(train) is data.MiniImageNet and train.split == "train"
+        return cls(train.image_shape[0]) if same else None
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """Read from train.csv, val.csv, test.csv and images/."""

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from scratchmeta import data
 from scratchmeta.fields import at_least
@@ -30,6 +30,15 @@ class Omniglot(Images):
     """Turn, shear, scale and shift every training image a little (Koch)."""
     upright_tests: bool = False
     """Test on characters as they are in Vinyals' split too, where otherwise all are turned."""
+
+    @classmethod
+    def recognised(cls, train: Any) -> "Omniglot | None":
+        """Those of a `data.Omniglot` for training, in either split."""
+        named = {"background-train": "lake", "train": "vinyals"}
+        if type(train) is not data.Omniglot or train.split not in named:
+            return None
+        how: Any = named[train.split], train.rotations, train.jitter, train.affine
+        return cls(train.image_shape[0], train.resampling, *how)
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """In Lake's split only training characters are turned, in Vinyals' all or these."""

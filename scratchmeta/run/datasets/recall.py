@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any
 
 from scratchmeta import data
 from scratchmeta.fields import Count, lengths
@@ -15,7 +15,7 @@ Lengths = Annotated[tuple[int, int], lengths(2)]
 class Recall(Data):
     """Associative recall: which item came after this one?"""
 
-    labels: ClassVar[str] = "bits"
+    labels = "bits"
 
     bits: Count = 6
     """Bits of a vector."""
@@ -23,6 +23,12 @@ class Recall(Data):
     """Vectors of an item."""
     lengths: Lengths = (2, 6)
     """The fewest and the most items."""
+
+    @classmethod
+    def recognised(cls, train: Any) -> "Recall | None":
+        """Those of a `data.Recall`."""
+        made = type(train) is data.Recall
+        return cls(train.bits, train.vectors, train.lengths) if made else None
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """The same three times: sequences are told apart by their numbers."""
