@@ -17,7 +17,7 @@ from PIL import Image
 
 from scratchmeta import episodes, presets
 from scratchmeta.data import DataError, Omniglot, omniglot
-from scratchmeta.run import experiment
+from scratchmeta.run import datasets, experiment
 
 DATA = Path(os.environ.get("SCRATCHMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL = DATA / "omniglot"
@@ -270,6 +270,13 @@ def test_a_character_in_two_splits_is_refused(root, one, other):
     message = rf"{other}\.txt: other classes .*/{one}\.txt, got '{min(SPLITS[one])}'"
     with pytest.raises(DataError, match=message):
         experiment.splits(config, root)
+
+
+@pytest.mark.parametrize("split", ["lake", "vinyals"])
+def test_a_scripts_images_are_recognised(root, split):
+    """Every option that concerns training."""
+    made = datasets.find("omniglot")(20, "nearest", split, "class-episode", True, True)
+    assert made.recognised(made.splits(root).train) == made
 
 
 def test_background_characters_are_not_evaluated_on(root):
