@@ -37,7 +37,7 @@ PRESETS = {
     ),
     ("omniglot", "paper"): Preset(
         method(classes=4112),
-        Omniglot(split="vinyals", rotations="classes"),
+        Omniglot(split="vinyals", rotations="classes", resampling="nearest"),
         Conv4(),
         replace(TRAINING, steps=50_000),
     ),

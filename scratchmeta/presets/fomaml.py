@@ -16,11 +16,13 @@ FAMILY = "optimization"
 
 method = options(MAML)
 
+# The gradient after steps as long as those of MAML's Omniglot says little of where they began, 77 %
+# in the end: there is no `author-code` of it, and in `quick` and `paper` the rate is the text's.
 PRESETS = {
-    key: preset._replace(method=replace(preset.method, first_order=True))
-    for key, preset in maml.PRESETS.items()
+    (data, name): preset._replace(method=replace(preset.method, first_order=True))
+    for (data, name), preset in maml.PRESETS.items()
+    if data != "omniglot" or not name.startswith("author-code")
 }
-# The gradient after a step as long as MAML's above says little of where it began: 77 % in the end.
 PRESETS["omniglot", "quick"] = PRESETS["omniglot", "quick"]._replace(
     method=method(inner_lr=0.4, inner_steps=1, first_order=True, eval_inner_steps=3)
 )

@@ -22,6 +22,10 @@ method = options(MANN)
 SEQUENCE = Training(
     n_query=9, tasks=16, steps=8000, clip_norm=10.0, validate_every=1000, test_query=5
 )
+# The paper's rate of 1e-4 is RMSProp's. Adam's is here as in both public reproductions, 1e-3; they
+# are other models, with a vector tanh(W h) of its own to write and addresses from before the write,
+# so that what they reach (88.8 % for the second instance) is not what this one should. How the
+# paper came by 20 x 20 pixels is not known: images stay antialiased.
 PRESETS = {
     ("glyphs", "quick"): Preset(
         method(temperature=0.1),
@@ -41,7 +45,7 @@ PRESETS = {
         method(),
         Omniglot(image_size=20, split="vinyals", rotations="class-episode", jitter=True),
         NoNetwork(),
-        replace(SEQUENCE, steps=100_000, lr=1e-4, validate_every=2000),
+        replace(SEQUENCE, steps=100_000, validate_every=2000),
     ),
 }
 PRESETS["omniglot", "strings"] = PRESETS["omniglot", "quick"]._replace(

@@ -50,7 +50,7 @@ PRESETS = {
     ),
     ("omniglot", "paper"): Preset(
         method(),
-        Omniglot(split="vinyals", rotations="classes"),
+        Omniglot(split="vinyals", rotations="classes", resampling="nearest"),
         Conv4(channels=32),
         Training(clip_norm=0.25, steps=75_000, validate_every=1000, validation_episodes=100),
     ),

@@ -68,13 +68,16 @@ PRESETS = {
     ),
     ("omniglot", "paper"): Preset(
         method(),
-        Omniglot(split="vinyals", rotations="class-episode"),
+        Omniglot(
+            split="vinyals", rotations="class-episode", resampling="nearest", upright_tests=True
+        ),
         SlowFast(),
         Training(
             n_query=10, steps=100_000, clip_norm=0.2, validate_every=1000, test_query=10
         ),
     ),
 }  # fmt: skip
+# Trained on turned characters and tested on those as they are.
 # The paper states neither queries nor clipping: they are those of the authors' code, which clips at
 # 10 the gradient of the sum over 50 queries. Their code trains until it is stopped: the number of
 # steps is ours. It takes the gradients that become fast weights for constants.

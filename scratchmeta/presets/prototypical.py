@@ -37,7 +37,7 @@ PRESETS = {
     ),
     ("omniglot", "paper"): Preset(
         method(batch_norm="running"),
-        Omniglot(split="vinyals", rotations="classes"),
+        Omniglot(split="vinyals", rotations="classes", resampling="nearest"),
         Conv4(),
         Training(
             n_way=60,

@@ -57,7 +57,10 @@ PRESETS = {
         Training(n_query=10, steps=8000, halve_every=3000, clip_norm=0.5, validate_every=1000),
     ),
     ("omniglot", "paper"): Preset(
-        method(), Omniglot(split="vinyals", rotations="episode"), Maps(), TRAINING
+        method(),
+        Omniglot(split="vinyals", rotations="episode", resampling="nearest"),
+        Maps(),
+        TRAINING,
     ),
     ("mini-imagenet", "paper"): Preset(
         method(padding="valid"),

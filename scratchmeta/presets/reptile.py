@@ -20,6 +20,10 @@ FAMILY = "optimization"
 
 method = options(Reptile)
 
+# Turns are classes in training, and the test is on characters as they are.
+AS_THEY_DO = Omniglot(
+    split="vinyals", rotations="classes", resampling="nearest", upright_tests=True
+)
 # Reptile trains on all of an episode: one and nine drawings of a class are the paper's ten shots.
 PRESETS = {
     ("glyphs", "quick"): Preset(
@@ -42,7 +46,7 @@ PRESETS = {
     ),
     ("omniglot", "paper"): Preset(
         method(),
-        Omniglot(split="vinyals", rotations="class-episode"),
+        AS_THEY_DO,
         Conv4(pooling="stride"),
         Training(
             n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=100_000,
@@ -51,7 +55,7 @@ PRESETS = {
     ),
     ("omniglot", "paper-20-way"): Preset(
         method(inner_lr=5e-4, inner_steps=10, inner_batch=20, eval_batch=10),
-        Omniglot(split="vinyals", rotations="class-episode"),
+        AS_THEY_DO,
         Conv4(pooling="stride"),
         Training(
             n_way=20, n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True,
