@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from scratchmeta import nn, ops
+from scratchmeta import losses, nn, ops
 from scratchmeta.algorithms import MAML
 from scratchmeta.fields import options
 from scratchmeta.run.config import Preset, Training
@@ -11,7 +11,9 @@ from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.datasets.sinusoids import Sinusoids
 from scratchmeta.run.networks import MLP, Conv4
-from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.episodes import curves, images, instance
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = MAML
 PAPER = "Finn, Abbeel & Levine 2017"
@@ -116,3 +118,20 @@ def small(rng):
     network = nn.MLP([64, 6, 2], activation=ops.tanh)
     algorithm = MAML(network)
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """Exact: through the steps, their batch-norm, and batches of their own."""
+    # second-order MAML through the four blocks and their transductive batch-norm
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
+    algorithm = MAML(network, inner_lr=0.1, inner_steps=2)
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), images(rng))
+    network = nn.MLP([4, 4, 2], activation=ops.tanh, batch_norm=True)
+    algorithm = MAML(network, inner_lr=0.1, inner_steps=2, batch_norm="support")
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), images(rng, side=2))
+    network = nn.MLP([1, 3, 1], activation=ops.tanh)
+    for batches in ("same", "fresh"):
+        algorithm = MAML(
+            network, inner_lr=0.1, inner_steps=2, loss=losses.mse, inner_batches=batches
+        )
+        yield task_losses(algorithm, float64(algorithm.init(rng), rng), curves(rng))

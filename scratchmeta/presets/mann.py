@@ -8,7 +8,9 @@ from scratchmeta.run.config import Preset, Training
 from scratchmeta.run.datasets.glyphs import Glyphs
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.networks import NoNetwork
-from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.episodes import images, instance, sequences
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = MANN
 PAPER = "Santoro et al. 2016"
@@ -55,3 +57,12 @@ def small(rng):
     """A small instance for the checks: the algorithm, its parameters, episodes."""
     algorithm = MANN(8, 2, 4, rows=6, width=3, heads=2)
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """Both kinds of labels, with and without a temperature."""
+    for labels, temperature in (("one-hot", 1.0), ("strings", 0.5)):
+        algorithm = MANN(2, 2, 3, labels, rows=5, width=3, heads=2, temperature=temperature)
+        params, episodes = float64(algorithm.init(rng), rng), sequences(rng)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)

@@ -11,6 +11,8 @@ from scratchmeta.run.datasets.glyphs import Glyphs
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.networks import Options, Pooling
 from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = MetaNet
 PAPER = "Munkhdalai & Yu 2017"
@@ -84,12 +86,33 @@ PRESETS["omniglot", "author-code"] = PRESETS["omniglot", "paper"]._replace(
 )
 
 
+def slow_and_fast(n_fast):
+    """A smooth network of 3 layers of images of 2 x 2, for Meta Networks."""
+    return slow_fast.SlowFast(
+        [
+            ("conv1", nn.Conv2d(1, 2, bias=False), nn.flatten_images),
+            ("features", nn.Linear(8, 2, bias=False), lambda h: h),
+            ("logits", nn.Linear(2, 2, bias=False), lambda h: h),
+        ],
+        n_fast,
+        ops.tanh,
+    )
+
+
 def small(rng):
     """A small instance for the checks: the algorithm, its parameters, episodes."""
-    layers = [
-        ("conv1", nn.Conv2d(1, 2, bias=False), nn.flatten_images),
-        ("features", nn.Linear(8, 2, bias=False), lambda h: h),
-        ("logits", nn.Linear(2, 2, bias=False), lambda h: h),
-    ]
-    algorithm = MetaNet(slow_fast.SlowFast(layers, 2, ops.tanh), hidden=3)
-    return instance(algorithm, rng, images(rng, side=2, queries=2))
+    return instance(MetaNet(slow_and_fast(2), hidden=3), rng, images(rng, side=2, queries=2))
+
+
+def examples(rng):
+    """Filters of their own for every query, one example of a class; features, and pairs."""
+    for n_fast, shots in ((3, 1), (2, 2)):
+        algorithm = MetaNet(slow_and_fast(n_fast), hidden=2)
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2, shots=shots)
+        params["u"]["features"]["weight"] *= 0.3  # pairs nearer than the margin
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)
+    network = slow_fast.network(2, channels=2, features=3, image_size=3, depth=2, n_fast=4)
+    algorithm = MetaNet(network, hidden=2)
+    episodes = images(rng, side=3, shots=1)
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), episodes)

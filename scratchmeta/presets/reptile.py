@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from scratchmeta import nn, ops
+from scratchmeta import losses, nn, ops
 from scratchmeta.algorithms import Reptile
 from scratchmeta.fields import options
 from scratchmeta.run.config import Preset, Training
@@ -11,6 +11,8 @@ from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.networks import Conv4
 from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.examples import call, meta_gradient
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = Reptile
 PAPER = "Nichol, Achiam & Schulman 2018"
@@ -84,3 +86,23 @@ def small(rng):
         inner_optimizer="sgd",
     )
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """One step of gradient descent: φ − φ̃ is α times the gradient of the minibatch's loss."""
+    for network, side in (
+        (nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2), 8),
+        (nn.MLP([4, 4, 2], activation=ops.tanh, batch_norm=True), 2),
+    ):
+        algorithm = Reptile(
+            network, inner_lr=0.1, inner_steps=1, inner_batch=4, inner_optimizer="sgd"
+        )
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=side)
+        x, y = algorithm.training_data(episodes)
+
+        def loss(params, network=network, x=x[:, :4], y=y[:, :4]):
+            return 0.1 * ops.mean(losses.cross_entropy(network(params["network"], x), y))
+
+        yield meta_gradient(algorithm, params, episodes, loss)
+        if side == 2:
+            yield call(loss, params)
