@@ -14,7 +14,7 @@ WHEELS :=
 # (torch and JAX left out, for their size), unless one is given.
 GPU_PYTHON := python3
 GPU_VENV := .venv-gpu
-GPU_PACKAGES := cupy-cuda13x==14.2.0 'numpy>=2.5' numba numba-cuda pytest pytest-xdist hypothesis \
+GPU_PACKAGES := cupy-cuda13x==14.2.0 numpy numba numba-cuda pytest pytest-xdist hypothesis \
 	matplotlib pillow safetensors mpi4py
 ifeq ($(origin GPU_PYTHON),file)
 REHEARSAL_PYTHON := $(GPU_VENV)/bin/python
@@ -89,7 +89,8 @@ $(VENV)/installed-test: pyproject.toml setup.py | $(VENV)/python-is-new-enough
 	@touch $@
 
 $(GPU_VENV)/installed: $(VENV)/python-is-new-enough
-	@$$(command -v python3.12 || echo $(PYTHON)) -m venv $(GPU_VENV)
+	@for python in python3.12 $(PYTHON); do \
+		$$python -c '' 2>/dev/null && { $$python -m venv $(GPU_VENV); break; }; done
 	@echo "installing into $(GPU_VENV) (once, about a minute) ..."
 	@$(GPU_VENV)/bin/python -m pip --quiet --disable-pip-version-check install $(GPU_PACKAGES)
 	@$(MAKE) --no-print-directory gpu-wheels GPU_PYTHON=$(GPU_VENV)/bin/python WHEELS=$(GPU_VENV)/wheels

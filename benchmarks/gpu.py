@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the parts, or one of them in this process; the exit status is 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=11, help="for everything")
+    parser.add_argument("--minutes", type=float, help="for everything: 11, or 60 in a rehearsal")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what is missing")
     parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--rehearsal", action="store_true", help="without a GPU, at little sizes")
@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    options.minutes = options.minutes or (60 if options.rehearsal else 11)
     if options.inside:
         return inside(options)
     return everything(options)

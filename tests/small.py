@@ -20,7 +20,7 @@ from scratchmeta.algorithms import (
 )
 from scratchmeta.episodes import Episode
 from scratchmeta.presets import OWN, REGISTRY
-from scratchmeta.verify.cases.algorithms import slow_and_fast
+from scratchmeta.presets.metanet import slow_and_fast
 from scratchmeta.verify.episodes import bits, described, images
 from scratchmeta.verify.numbers import float64
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,66 @@ def test_the_papers_numbers():
     assert (training.n_way, training.n_query, training.halve_every) == (60, 5, 2000)
     assert prototypical.dataset.rotations == "classes"
     assert prototypical.method.batch_norm == "running"
+
+
+@pytest.mark.parametrize(("name", "data", "preset"), EVERY_PRESET)
+def test_beside_a_papers_number_stands_one_on_the_authors_images(name, data, preset):
+    """At 28 x 28, which all of them have; Koch's 105 x 105 are not resampled, MANN's not known."""
+    dataset = presets.lookup(name, data, preset).dataset
+    if data == "omniglot":
+        theirs = preset.startswith(("paper", "author-code")) and dataset.image_size == 28
+        assert dataset.resampling == ("nearest" if theirs else "antialiased")
+
+
+def test_what_the_authors_test_on():
+    """Reptile trains on turns as classes; it and Meta Networks are tested on none."""
+    for name in REGISTRY:
+        for data, preset in REGISTRY[name].presets:
+            dataset = presets.lookup(name, data, preset).dataset
+            if getattr(dataset, "split", None) == "vinyals":
+                assert dataset.upright_tests == (name in ("reptile", "metanet"))
+    for preset in ("paper", "paper-20-way"):
+        reptile = presets.lookup("reptile", "omniglot", preset)
+        assert reptile.dataset.rotations == "classes"
+        assert reptile.training.test_query == 1
+
+
+def test_the_authors_rates_act_like_those_of_a_sum_over_classes():
+    """MAML's code divides the loss of a task by the shots, not by the examples."""
+    for ways, preset in ((5, ""), (20, "-20-way")):
+        paper, code = (
+            presets.lookup("maml", "omniglot", f"{kind}{preset}")
+            for kind in ("paper", "author-code")
+        )
+        assert code.training.n_way == ways
+        assert code.method == replace(paper.method, inner_lr=ways * paper.method.inner_lr)
+        assert (
+            replace(code, preset=paper.preset, method=paper.method, network=paper.network) == paper
+        )
+
+
+def test_batch_norm_where_the_authors_code_is_tensorflows():
+    """Or says 1e-3 itself; PyTorch's default, and ours, is 1e-5."""
+    theirs = {"maml": "author-code", "fomaml": "author-code", "reptile": "paper"}
+    for name, data, preset in EVERY_PRESET:
+        network = presets.lookup(name, data, preset).network
+        if isinstance(network, networks.Conv4):
+            tensorflow = preset.startswith(theirs.get(name, "none"))
+            ravi = name == "meta-lstm" and preset.startswith("paper")
+            assert network.batch_norm_eps == (1e-3 if tensorflow or ravi else 1e-5)
+
+
+def test_fomaml_has_no_rate_that_its_gradient_does_not_bear():
+    found = [p for d, p in REGISTRY["fomaml"].presets if d == "omniglot"]
+    assert found == ["quick", "paper", "paper-20-way", "paper-no-conv"]
+    rates = [presets.lookup("fomaml", "omniglot", p).method.inner_lr for p in found]
+    assert max(rates) == 0.4
+
+
+def test_adams_rate_for_mann_is_not_that_of_rmsprop():
+    for name in ("mann", "lstm"):
+        training = presets.lookup(name, "omniglot", "paper").training
+        assert (training.optimizer, training.lr, training.steps) == ("adam", 1e-3, 100_000)
 
 
 def test_the_papers_numbers_on_mini_imagenet():

@@ -17,7 +17,7 @@ from PIL import Image
 
 from scratchmeta import episodes, presets
 from scratchmeta.data import DataError, Omniglot, omniglot
-from scratchmeta.run import experiment
+from scratchmeta.run import datasets, experiment
 
 DATA = Path(os.environ.get("SCRATCHMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL = DATA / "omniglot"
@@ -131,6 +131,37 @@ def test_images_are_resampled_by_pillow(root, size):
             np.testing.assert_array_equal(got[row, drawer], wanted)
 
 
+@pytest.mark.parametrize("size", [20, 28])
+def test_nearest_is_what_pillow_makes_of_binary_pictures(root, size):
+    """Whatever filter it is told, so that the authors' images are these."""
+    dataset = Omniglot(root, image_size=size, resampling="nearest")
+    got = pixels(dataset)
+    assert set(np.unique(got)) == {0, 255}
+    for row, character in enumerate(SPLITS["background"]):
+        for drawer in (0, 7, 19):
+            picture = Image.fromarray(ink(character, drawer + 1))
+            assert picture.mode == "1"
+            wanted = picture.resize((size, size), Image.Resampling.LANCZOS)
+            np.testing.assert_array_equal(got[row, drawer], 255 * np.asarray(wanted))
+
+
+def test_of_nearest_neighbours_it_does_not_matter_whether_turning_or_resampling_comes_first():
+    """Snell's code turns the 105 × 105 picture, this library the resampled one."""
+    places = np.floor((np.arange(28) + 0.5) * 105 / 28)
+    np.testing.assert_array_equal(places, 104 - places[::-1])
+
+
+def test_both_kinds_of_images_lie_in_the_cache(root):
+    for _ in range(2):
+        grays, binary = (Omniglot(root, resampling=kind) for kind in ("antialiased", "nearest"))
+        assert not np.array_equal(grays.images, binary.images)
+
+
+def test_another_resampling_is_refused(root):
+    with pytest.raises(ValueError, match="resampling: antialiased or nearest wanted, got 'cubic'"):
+        Omniglot(root, resampling="cubic")
+
+
 def test_extracted_folders_read_like_the_archives(root, tmp_path):
     folders = tmp_path / "extracted"
     for part in CHARACTERS:
@@ -239,6 +270,13 @@ def test_a_character_in_two_splits_is_refused(root, one, other):
     message = rf"{other}\.txt: other classes .*/{one}\.txt, got '{min(SPLITS[one])}'"
     with pytest.raises(DataError, match=message):
         experiment.splits(config, root)
+
+
+@pytest.mark.parametrize("split", ["lake", "vinyals"])
+def test_a_scripts_images_are_recognised(root, split):
+    """Every option that concerns training."""
+    made = datasets.find("omniglot")(20, "nearest", split, "class-episode", True, True)
+    assert made.recognised(made.splits(root).train) == made
 
 
 def test_background_characters_are_not_evaluated_on(root):
@@ -473,3 +511,12 @@ def test_real_pixels_make_a_weak_classifier():
     episode = episodes.sample(dataset, n_way=5, k_shot=1, n_query=15, tasks=300)
     accuracy = (episodes.nearest_neighbour(episode) == episode.query_y).mean()
     assert 0.41 < accuracy < 0.50
+
+
+@with_real_data
+@pytest.mark.parametrize(("resampling", "measured"), [("antialiased", 0.473), ("nearest", 0.383)])
+def test_real_pixels_are_weaker_in_the_authors_images(resampling, measured):
+    dataset = Omniglot(REAL, split="test", rotations="classes", resampling=resampling)
+    episode = episodes.sample(dataset, n_way=5, k_shot=1, n_query=15, tasks=300)
+    accuracy = (episodes.nearest_neighbour(episode) == episode.query_y).mean()
+    assert abs(accuracy - measured) < 0.02

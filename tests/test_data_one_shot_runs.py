@@ -89,10 +89,14 @@ def test_an_archive_of_a_folder_and_labels_without_the_run(files, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_other_sizes_are_resampled_by_pillow(files, tmp_path):
-    runs = one_shot_runs.read(zipped(tmp_path / "all_runs.zip", files), 28)
+@pytest.mark.parametrize(
+    ("options", "resampling"),
+    [((), Image.Resampling.BILINEAR), (("nearest",), Image.Resampling.NEAREST)],
+)
+def test_other_sizes_are_resampled_by_pillow(files, tmp_path, options, resampling):
+    runs = one_shot_runs.read(zipped(tmp_path / "all_runs.zip", files), 28, *options)
     ink = Image.fromarray(np.uint8(255) * ~square(3, 4, 5))
-    wanted = np.asarray(ink.resize((28, 28), Image.Resampling.BILINEAR))
+    wanted = np.asarray(ink.resize((28, 28), resampling))
     np.testing.assert_array_equal(runs.training[2, 3, ..., 0], wanted)
 
 

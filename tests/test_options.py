@@ -302,6 +302,8 @@ def birds(features=1024, hidden=(), attribute=()):
 NETWORK = {
     ("Conv4", "channels"): (PROTOTYPICAL, 3, lambda: conv4(channels=3)),
     ("Conv4", "pooling"): (PROTOTYPICAL, "stride", lambda: conv4(pooling="stride")),
+    ("Conv4", "batch_norm_eps"): (PROTOTYPICAL, 0.1, lambda: conv4(eps=0.1)),
+    ("MLP", "batch_norm_eps"): (NO_CONV, 0.1, lambda: classifier(eps=0.1)),
     ("MLP", "hidden"): (NO_CONV, (7, 6), lambda: classifier(hidden=(7, 6))),
     ("MLP", "normalize"): (NO_CONV, False, lambda: classifier(batch_norm=False)),
     ("Maps", "channels"): (RELATION, 3, lambda: relation.embedding(3)),
@@ -436,6 +438,13 @@ DATASET = {
         data.Glyphs(split, image_size=16) for split in THREE
     ]),
     ("Omniglot", "image_size"): ("prototypical", "omniglot", NOT_TURNED, 20, drawings(size=20)),
+    ("Omniglot", "resampling"): (
+        "prototypical", "omniglot", NOT_TURNED, "nearest",
+        drawings(all_of_them={"resampling": "nearest"}),
+    ),
+    ("Omniglot", "upright_tests"): (
+        "prototypical", "omniglot", {**TURNED, "split": "vinyals"}, True, drawings(THREE, **TURNED)
+    ),
     ("Omniglot", "split"): (
         "prototypical", "omniglot", TURNED, "vinyals", drawings(THREE, all_of_them=TURNED)
     ),
@@ -814,6 +823,17 @@ def test_evaluate_on_images(few_glyphs, heard, capsys):
     found = said(capsys, "evaluate", "run", "--one-shot-runs", "runs.zip")
     assert [str(call["path"]) for call in read] == ["runs.zip"]
     assert found["trials"] == 20
+
+
+def test_one_shot_runs_are_resampled_as_in_training(folder, heard):
+    few = ["--data", "omniglot", "--data-dir", str(folder), *SMALL_GLYPHS[:4]]
+    few += ["--rotations", "none", "--n-way", "2", "--test-way", "1", *SMALL_GLYPHS[6:-4]]
+    x = np.zeros((1, 20, 16, 16, 1), np.uint8)
+    read = heard(one_shot_runs, "read", one_shot_runs.OneShotRuns(x, x, np.zeros((1, 20), int)))
+    for kind in ("antialiased", "nearest"):
+        assert main(["train", "siamese", *few, "--resampling", kind, "--out", kind]) == 0
+        assert main(["evaluate", kind, "--one-shot-runs", "runs.zip"]) == 0
+        assert (read[-1]["image_size"], read[-1]["resampling"]) == (16, kind)
 
 
 @arrives("evaluate", "length")

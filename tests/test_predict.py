@@ -192,11 +192,11 @@ def test_photographs_are_read_as_photographs_were(twelve, capsys, monkeypatch):
     )
     from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
 
-    a, b = (pictures.read(file, 16, 3, False, how) for how in ("LANCZOS", "BILINEAR"))
+    a, b = (pictures.read(file, 16, 3, False, how) for how in ("lanczos", "antialiased"))
     assert not np.array_equal(a, b)
-    assert (MiniImageNet.resampling, MiniImageNet().ink) == ("LANCZOS", False)
+    assert (MiniImageNet.resampling, MiniImageNet().ink) == ("lanczos", False)
     Image.fromarray(a).save("same.png")
-    np.testing.assert_array_equal(pictures.read("same.png", 16, 3, False, "LANCZOS"), a)
+    np.testing.assert_array_equal(pictures.read("same.png", 16, 3, False, "lanczos"), a)
 
 
 def test_features_are_written_with_their_files(twelve, capsys):

@@ -32,7 +32,7 @@ class OneShotRuns(NamedTuple):
     answers: np.ndarray  # (R, N) int64: which training picture shows the character of each test's
 
 
-def read(path: str | Path, image_size: int = 105) -> OneShotRuns:
+def read(path: str | Path, image_size: int = 105, resampling: str = "antialiased") -> OneShotRuns:
     """Read all_runs.zip, or the folder that it was extracted to, which holds run01 ... run20.
 
     Pictures are 105 × 105, resampled like those of `Omniglot` where another size is asked for.
@@ -59,7 +59,7 @@ def read(path: str | Path, image_size: int = 105) -> OneShotRuns:
     if image_size == 105:
         images = np.unpackbits(bits["images"], axis=-1, count=105)[..., None] * np.uint8(255)
     else:
-        images = resized(bits, image_size)["images"]
+        images = resized(bits, image_size, resampling)["images"]
     return OneShotRuns(images[:RUNS], images[RUNS:], np.array(answers))
 
 

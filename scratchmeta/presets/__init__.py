@@ -9,7 +9,9 @@ A file in this folder is found by itself: `meta_lstm.py` is `scratchmeta train m
     examples(rng)   may be left out: what `scratchmeta check` verifies in place of small's gradient
 
 `quick` learns in minutes on two cores, `paper` is what the paper reports, `author-code` what its
-authors' code does where the two differ. Sources: the papers named in each algorithm's module.
+authors' code does where the two differ. Of Omniglot these two have the images of the authors' code,
+black and white (`resampling="nearest"`), at 28 x 28. Sources: the papers named in each algorithm's
+module.
 """
 
 import os

@@ -10,7 +10,9 @@ from scratchmeta.run.datasets.glyphs import Glyphs
 from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.networks import Conv4
-from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.episodes import images, instance, tanh_features
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = BaselineNN
 PAPER = "Vinyals et al. 2016; Ravi & Larochelle 2017, a baseline"
@@ -35,7 +37,7 @@ PRESETS = {
     ),
     ("omniglot", "paper"): Preset(
         method(classes=4112),
-        Omniglot(split="vinyals", rotations="classes"),
+        Omniglot(split="vinyals", rotations="classes", resampling="nearest"),
         Conv4(),
         replace(TRAINING, steps=50_000),
     ),
@@ -53,3 +55,11 @@ def small(rng):
     network = nn.MLP([64, 6, 3], activation=ops.tanh)
     algorithm = BaselineNN(network, classes=4, n_features=3, batch_norm="support")
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """The gradient of training; what is done on the support afterwards has none."""
+    algorithm = BaselineNN(tanh_features(), classes=4, n_features=2)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2, ways=3)
+    yield task_losses(algorithm, params, episodes)
+    yield meta_gradient(algorithm, params, episodes)

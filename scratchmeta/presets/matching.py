@@ -4,7 +4,9 @@ from scratchmeta import nn, ops
 from scratchmeta.algorithms import Matching
 from scratchmeta.fields import options
 from scratchmeta.presets import prototypical
-from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.episodes import images, instance, tanh_features
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = Matching
 PAPER = "Vinyals et al. 2016"
@@ -35,3 +37,12 @@ def small(rng):
     network = nn.MLP([64, 6, 3], activation=ops.tanh)
     algorithm = Matching(network, temperature=0.2)
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """With the statistics of all images and of the support."""
+    for policy in ("transductive", "support"):
+        algorithm = Matching(tanh_features(), temperature=0.2, batch_norm=policy)
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)

@@ -6,7 +6,9 @@ from scratchmeta import nn, ops
 from scratchmeta.algorithms import FullContext
 from scratchmeta.fields import options
 from scratchmeta.presets import matching
-from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.episodes import images, instance, tanh_features
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = FullContext
 PAPER = "Vinyals et al. 2016, appendix A"
@@ -23,3 +25,11 @@ def small(rng):
     network = nn.MLP([64, 6, 3], activation=ops.tanh)
     algorithm = FullContext(network, n_features=3)
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """With batch-norm, and two steps of attention."""
+    algorithm = FullContext(tanh_features(), n_features=2, processing_steps=2)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+    yield task_losses(algorithm, params, episodes)
+    yield meta_gradient(algorithm, params, episodes)

@@ -9,6 +9,8 @@ from scratchmeta.run.datasets.copy import Copy
 from scratchmeta.run.datasets.recall import Recall
 from scratchmeta.run.networks import NoNetwork
 from scratchmeta.verify.episodes import bits, instance
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = NTM
 PAPER = "Graves, Wayne & Danihelka 2014"
@@ -41,3 +43,12 @@ PRESETS["recall", "paper-feed-forward"] = PRESETS["recall", "paper"]._replace(
 def small(rng):
     """A small instance for the checks: the algorithm, its parameters, episodes."""
     return instance(NTM(3, 2, units=4, rows=5, width=3), rng, bits(rng))
+
+
+def examples(rng):
+    """Both controllers, one and two heads, both memories to begin with."""
+    for controller, heads, memory in (("lstm", 1, "constant"), ("feed-forward", 2, "learned")):
+        algorithm = NTM(3, 2, controller, 3, heads, 4, 2, memory)
+        params, episodes = float64(algorithm.init(rng), rng), bits(rng)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)

@@ -11,6 +11,8 @@ from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.networks import Conv4
 from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = Prototypical
 PAPER = "Snell, Swersky & Zemel 2017"
@@ -35,7 +37,7 @@ PRESETS = {
     ),
     ("omniglot", "paper"): Preset(
         method(batch_norm="running"),
-        Omniglot(split="vinyals", rotations="classes"),
+        Omniglot(split="vinyals", rotations="classes", resampling="nearest"),
         Conv4(),
         Training(
             n_way=60,
@@ -63,3 +65,17 @@ def small(rng):
     network = nn.MLP([64, 6, 3], activation=ops.tanh)
     algorithm = Prototypical(network)
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """Through the four blocks, and with every policy of batch-norm."""
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride")
+    algorithm = Prototypical(network)
+    yield meta_gradient(algorithm, float64(algorithm.init(rng), rng), images(rng))
+    network = nn.MLP([4, 3, 2], activation=ops.tanh, batch_norm=True)
+    algorithm = Prototypical(network)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+    yield task_losses(algorithm, params, episodes)
+    for policy in ("support", "running"):
+        algorithm = Prototypical(network, distance="cosine", batch_norm=policy)
+        yield meta_gradient(algorithm, params, episodes)

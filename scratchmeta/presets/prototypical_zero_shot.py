@@ -10,7 +10,9 @@ from scratchmeta.run.config import Preset, Training
 from scratchmeta.run.datasets.cub import CUB
 from scratchmeta.run.datasets.glyphs import Glyphs
 from scratchmeta.run.networks import Options, Pooling
-from scratchmeta.verify.episodes import described, images, instance
+from scratchmeta.verify.episodes import described, images, instance, tanh_features
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = ZeroShot
 PAPER = "Snell, Swersky & Zemel 2017, section 2.6"
@@ -86,3 +88,16 @@ def small(rng):
     network, describe = (nn.MLP([n, h, 3], activation=ops.tanh) for n, h in ((64, 6), (5, 4)))
     episodes = described(images(rng, ways=3, shots=1, queries=2), rng, 5)
     return instance(ZeroShot(network, describe), rng, episodes)
+
+
+def examples(rng):
+    """Through the four blocks, and with a smooth embedding."""
+    describe = nn.MLP([3, 4, 2], activation=ops.tanh)
+    network = nn.Conv4(channels=2, image_size=8, pooling="stride", n_out=2)
+    algorithm = ZeroShot(network, describe)
+    params = float64(algorithm.init(rng), rng)
+    yield meta_gradient(algorithm, params, described(images(rng, shots=1), rng))
+    algorithm = ZeroShot(tanh_features(), describe)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2, shots=1)
+    yield task_losses(algorithm, params, described(episodes, rng))
+    yield meta_gradient(algorithm, params, described(episodes, rng))

@@ -13,6 +13,8 @@ from scratchmeta.run.datasets.mini_imagenet import MiniImageNet
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.networks import Options
 from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = Relation
 PAPER = "Sung et al. 2018"
@@ -55,7 +57,10 @@ PRESETS = {
         Training(n_query=10, steps=8000, halve_every=3000, clip_norm=0.5, validate_every=1000),
     ),
     ("omniglot", "paper"): Preset(
-        method(), Omniglot(split="vinyals", rotations="episode"), Maps(), TRAINING
+        method(),
+        Omniglot(split="vinyals", rotations="episode", resampling="nearest"),
+        Maps(),
+        TRAINING,
     ),
     ("mini-imagenet", "paper"): Preset(
         method(padding="valid"),
@@ -75,3 +80,12 @@ def small(rng):
     network = nn.Sequential([("map", nn.Conv2d(1, 2)), ("tanh", nn.Function(ops.tanh))])
     algorithm = Relation(network, n_channels=2, map_size=8, hidden=3)
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """With a block of convolution, batch-norm and ReLU as embedding."""
+    network = nn.ConvBlock(1, 2, pooling="none")
+    algorithm = Relation(network, n_channels=2, map_size=4, hidden=2)
+    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=4)
+    yield task_losses(algorithm, params, episodes)
+    yield meta_gradient(algorithm, params, episodes)

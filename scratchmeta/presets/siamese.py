@@ -11,7 +11,9 @@ from scratchmeta.presets import prototypical
 from scratchmeta.run.config import Preset, Training
 from scratchmeta.run.datasets.omniglot import Omniglot
 from scratchmeta.run.networks import Options
-from scratchmeta.verify.episodes import images, instance
+from scratchmeta.verify.episodes import images, instance, tanh_features
+from scratchmeta.verify.examples import meta_gradient, task_losses
+from scratchmeta.verify.numbers import float64
 
 ALGORITHM = Siamese
 PAPER = "Koch, Zemel & Salakhutdinov 2015"
@@ -53,3 +55,12 @@ def small(rng):
     network = nn.MLP([64, 6, 3], activation=ops.tanh)
     algorithm = Siamese(network, n_features=3)
     return instance(algorithm, rng, images(rng, queries=2))
+
+
+def examples(rng):
+    """With the statistics of all images and of the support."""
+    for policy in ("transductive", "support"):
+        algorithm = Siamese(tanh_features(), n_features=2, batch_norm=policy)
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+        yield task_losses(algorithm, params, episodes)
+        yield meta_gradient(algorithm, params, episodes)

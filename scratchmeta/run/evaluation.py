@@ -124,14 +124,14 @@ def by_episode(
     """What `evaluate` takes the mean of: the measure's name, and its value in each episode."""
     if episodes < 2:
         raise ValueError(f"episodes: wanted at least 2, got {episodes}")
-    values, done, total = np.empty(episodes), 0, 0.0
+    values: dict[int, float] = {}
     with Progress("evaluate", episodes, shown=progress) as bar:
         for numbers, chunk in _chunks(dataset, n_way, k_shot, n_query, episodes, seed, first):
             predicted = to_numpy(algorithm.predict(params, to_backend(chunk)))
-            measure, values[numbers] = _measure(predicted, chunk.query_y)
-            done, total = done + len(numbers), total + float(values[numbers].sum())
-            bar.update(done, f"{total / done:.4f}")
-    return measure, values
+            measure, chunk_values = _measure(predicted, chunk.query_y)
+            values.update(zip(numbers, chunk_values.tolist(), strict=True))
+            bar.update(len(values), f"{np.mean(list(values.values())):.4f}")
+    return measure, np.array([values[number] for number in range(episodes)])
 
 
 def by_instance(

@@ -1,7 +1,8 @@
-"""Small batches of episodes of float64 numbers."""
+"""Small batches of episodes of float64 numbers, and a smooth network for them."""
 
 import numpy as np
 
+from scratchmeta import nn, ops
 from scratchmeta.episodes import Episode
 from scratchmeta.verify.numbers import float64, integers, normal
 
@@ -40,3 +41,8 @@ def bits(rng, tasks=2, shown=3, asked=2, inputs=3, outputs=2):
 def instance(algorithm, rng, episodes):
     """An algorithm, new parameters of it in float64, and episodes."""
     return algorithm, float64(algorithm.init(rng), rng), episodes
+
+
+def tanh_features(n_out=2):
+    """A smooth embedding of images of 2 x 2."""
+    return nn.MLP([4, 3, n_out], activation=ops.tanh, batch_norm=True)

@@ -186,7 +186,8 @@ def _one_shot_runs(run: experiment.Saved, path: Path, options: EvaluateOptions) 
     shape = run.example_shape
     if len(shape) != 3 or shape[-1] != 1:
         raise UsageError(f"{options.run}: --one-shot-runs wants a run on grey images of characters")
-    runs = one_shot_runs.read(path, shape[0])
+    resampling = getattr(run.config.dataset, "resampling", "antialiased")  # as in training
+    runs = one_shot_runs.read(path, shape[0], resampling)
     errors = evaluation.one_shot_errors(run.algorithm, run.params, runs)
     nearest = evaluation.one_shot_errors(evaluation.NearestNeighbour(), None, runs)
     return {

@@ -18,6 +18,8 @@ class Omniglot(Images):
 
     image_size: Annotated[int, at_least(16)] = 28
     """Side of the images in pixels."""
+    resampling: Literal["antialiased", "nearest"] = "antialiased"
+    """Grays, or black and white by nearest neighbours: the images of the authors' code."""
     split: Literal["lake", "vinyals"] = "lake"
     """Lake's background and evaluation alphabets, or the characters of Vinyals et al."""
     rotations: Literal["none", "classes", "class-episode", "episode"] = "none"
@@ -26,6 +28,8 @@ class Omniglot(Images):
     """Turn and shift every training image a little (MANN)."""
     affine: bool = False
     """Turn, shear, scale and shift every training image a little (Koch)."""
+    upright_tests: bool = False
+    """Test on characters as they are in Vinyals' split too, where otherwise all are turned."""
 
     @classmethod
     def recognised(cls, train: Any) -> "Omniglot | None":
@@ -33,18 +37,20 @@ class Omniglot(Images):
         named = {"background-train": "lake", "train": "vinyals"}
         if type(train) is not data.Omniglot or train.split not in named:
             return None
-        how: Any = named[train.split], train.rotations, train.jitter, train.affine
+        how: Any = train.resampling, named[train.split], train.rotations, train.jitter, train.affine
         return cls(train.image_shape[0], *how)
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
-        """In Lake's split only training characters are turned, in Vinyals' all."""
+        """In Lake's split only training characters are turned, in Vinyals' all or these."""
         found = root("omniglot", data_dir, "images_background.zip and images_evaluation.zip")
         if self.split == "lake":  # augmented in training; tested on the characters as they are
             names, turns = ("background-train", "background-val", "evaluation"), "none"
         else:  # Vinyals et al. test on turned characters too
-            names, turns = ("train", "val", "test"), self.rotations
+            names = ("train", "val", "test")
+            turns = "none" if self.upright_tests else self.rotations
+        looks: Any = {"resampling": self.resampling}
         size, changes = self.image_size, (self.rotations, self.jitter, self.affine)
         return data.Splits(
-            data.Omniglot(found, names[0], size, *changes),
-            *(data.Omniglot(found, name, size, turns) for name in names[1:]),
+            data.Omniglot(found, names[0], size, *changes, **looks),
+            *(data.Omniglot(found, name, size, turns, **looks) for name in names[1:]),
         )
