@@ -245,6 +245,39 @@ def test_the_table_reads():
     ]
 
 
+def test_a_table_of_errors_has_four_places():
+    runs = {
+        ("a", 0): tables.Tested(1, 10, 15, 2, 0, "mse", "", 9, 120.0, [0.5, 0.7]),
+        ("b", 0): tables.Tested(1, 10, 15, 2, 0, "mse", "", 9, 12.0, [0.25, 0.5]),
+    }
+    about = {"data": "sinusoids", "preset": "paper", "seeds": [0], "episodes": 2}
+    assert str(tables.Sweep.of(about, runs, ["a", "b"], {})).splitlines()[:10] == [
+        "sinusoids, paper: 10-shot, 2 test episodes, seed 0",
+        "",
+        "|     |    mse | over seeds | over episodes | seeds | a run |",
+        "| --- | -----: | ---------: | ------------: | ----: | ----: |",
+        "| a   | 0.6000 |            |      ± 0.1960 |     1 | 2 min |",
+        "| b   | 0.3750 |            |      ± 0.2450 |     1 |  12 s |",
+        "",
+        "| less a |     mse | over seeds | over episodes | seeds |",
+        "| ------ | ------: | ---------: | ------------: | ----: |",
+        "| b      | -0.2250 |            |      ± 0.0490 |     1 |",
+    ]
+
+
+def test_rows_of_several_shapes_say_which():
+    def tested(shots):
+        return tables.Tested(5, shots, 15, 2, 0, "accuracy", f"{shots}", 9, None, [0.5, 0.5])
+
+    about = {"data": "glyphs", "preset": "quick", "seeds": [0], "episodes": 2}
+    found = tables.Sweep.of(about, {("a", 0): tested(1), ("b", 0): tested(5)}, ["a", "b"], {})
+    assert found.differences == []
+    assert str(found).splitlines()[4:6] == [
+        "| a   | 5-way 1-shot |  50.00 % |            |        ± 0.00 |     1 |       |",
+        "| b   | 5-way 5-shot |  50.00 % |            |        ± 0.00 |     1 |       |",
+    ]
+
+
 def test_runs_are_told_apart_by_the_episodes_they_were_tested_on():
     dataset = sm.data.Sinusoids()
     one = job.fingerprint(dataset, (1, 3, 5), 0)
