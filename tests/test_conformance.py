@@ -200,7 +200,7 @@ def test_one_that_does_not_agree_fails(tmp_path, capsys, monkeypatch, rng):
     name = "ntm", "loudinthecloud", "copy 20, seed 1"
     put(tmp_path, "ntm", ["seed1"], [NTM], rng)
     claim = CLAIMS[name]
-    wrong = replace(claim, forward=lambda *args: claim.forward(*args) + 1e-8)
+    wrong = replace(claim, forward=lambda *args: 1.00000001 * claim.forward(*args))
     monkeypatch.setattr(conformance, "claims", lambda name: [("ntm", wrong)])
     assert main(["conformance", "--data-dir", str(tmp_path), "--episodes", "2"]) == 1
     assert "1e-08" in capsys.readouterr().out

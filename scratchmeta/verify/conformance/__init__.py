@@ -6,7 +6,7 @@ Two numbers come of it:
 
     ours        the measure on test episodes that we draw as theirs were, with its 95 % interval
     agreement   the largest difference of what is predicted, ours to their forward, in float64:
-                log-probabilities of classes, relative to the largest, or probabilities of bits
+                log-probabilities of classes or log-odds of bits, relative to the largest
 
 The archives lie in DATA/authors/NAME, each with the licence and the commit it is from (SOURCE.txt).
 They are no part of the project.
@@ -34,7 +34,7 @@ from scratchmeta.run.evaluation import TEST, Evaluation
 from scratchmeta.shown import percent
 
 SYSTEMS = sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
-TOLERANCE = 1e-9  # float64, after up to 240 steps of a recurrence
+TOLERANCE = 1e-10  # float64, after up to 240 steps of a recurrence
 
 Archive = dict[str, np.ndarray]
 
@@ -44,8 +44,8 @@ class Claim:
     """One measurement of published weights, which `files` in the folder of the system hold.
 
     `params(*archives)` are the parameters of `algorithm`, and `forward(*archives, x, y, q)` is what
-    their code predicts for the queries q of one task with support x, y, as our `predict` does.
-    `dataset` takes the folder of the data.
+    their code predicts for the queries q of one task with support x, y: log-probabilities of
+    classes, log-odds of bits. `dataset` takes the folder of the data.
     """
 
     whose: str
@@ -86,7 +86,9 @@ class Claim:
         episode = episodes.sample((self.drawn or self.dataset)(data), *self.shape, index=TEST)
         sx, sy, qx, qy = episode
         sx, qx = sx.astype(np.float64), qx.astype(np.float64)
-        ours = self.algorithm.predict(self.params(*archives), Episode(sx, sy, qx, qy))[0]
+        algorithm: Any = self.algorithm
+        predict = algorithm.logits if qy.dtype.kind == "b" else algorithm.predict
+        ours = predict(self.params(*archives), Episode(sx, sy, qx, qy))[0]
         theirs = self.forward(*archives, sx[0], sy[0], qx[0])
         return float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
 

@@ -123,7 +123,7 @@ def _addressed(o: np.ndarray, rows: np.ndarray, before: np.ndarray) -> np.ndarra
 
 
 def forward(a: Archive, x: np.ndarray, y: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Theirs for one sequence, the probabilities of the answer's bits: (L, 8)."""
+    """Theirs for one sequence, the log-odds of the answer's bits: (L, 8)."""
     p = {k.removeprefix("ntm.").removeprefix("controller."): v for k, v in a.items()}
     bias = p["lstm.bias_ih_l0"] + p["lstm.bias_hh_l0"]
     h, c, r = p["lstm_h_bias"][0, 0], p["lstm_c_bias"][0, 0], p["read0_bias"][0]
@@ -141,7 +141,7 @@ def forward(a: Archive, x: np.ndarray, y: np.ndarray, q: np.ndarray) -> np.ndarr
         e, new = np.maximum(o[_ERASE], 0), np.maximum(o[_ADD], 0)
         rows = rows * (1 - np.outer(w_write, e)) + np.outer(w_write, new)
         answers.append(p["fc.weight"] @ np.concatenate([h, r]) + p["fc.bias"])
-    return plain.sigmoid(np.stack(answers[len(x) :]))
+    return np.stack(answers[len(x) :])
 
 
 def _copy(data: Path, length: int) -> Copy:

@@ -99,7 +99,7 @@ def params(d: Archive) -> dict[str, Any]:
 
 
 def forward(d: Archive, x: np.ndarray, y: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Theirs for one sequence, in their order: (Q, 8)."""
+    """Theirs for one sequence, in their order: log-odds of bits (Q, 8)."""
 
     def hard(v: np.ndarray) -> np.ndarray:
         return np.clip(0.2 * v + 0.5, 0, 1)
@@ -130,7 +130,7 @@ def forward(d: Archive, x: np.ndarray, y: np.ndarray, q: np.ndarray) -> np.ndarr
             moved = (s[0] * wide[2:] + s[1] * wide[1:-1] + s[2] * wide[:-2] + ε) ** γ
             w[head] = moved / moved.sum()
         answers.append(h @ d["out"] + d["bout"])
-    return plain.sigmoid(np.stack(answers[len(x) :])[:, :BITS])
+    return np.stack(answers[len(x) :])[:, :BITS]
 
 
 def _copy(data: Path, length: int) -> Copy:
