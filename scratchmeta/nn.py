@@ -145,14 +145,15 @@ class ConvBlock:
     """The few-shot papers' block: 3 x 3 convolution, batch-norm, ReLU, then 2 x 2 max-pooling.
 
     With `pooling="stride"` the convolution has stride 2 instead (MAML); "none" keeps the size.
-    `padding` is that of `ops.conv2d`. The convolution has no bias: batch-norm would subtract it
-    again.
+    `padding` is that of `ops.conv2d`, `eps` batch-norm's. The convolution has no bias: batch-norm
+    would subtract it again.
     """
 
     n_in: int
     n_out: int
     pooling: Literal["max", "stride", "none"] = "max"
     padding: str | int = "same"
+    eps: float = 1e-5
 
     @property
     def _conv(self) -> Conv2d:
@@ -161,7 +162,7 @@ class ConvBlock:
 
     @property
     def _norm(self) -> BatchNorm:
-        return BatchNorm(self.n_out)
+        return BatchNorm(self.n_out, eps=self.eps)
 
     @property
     def _pool(self) -> int:
@@ -258,6 +259,7 @@ def Conv4(
     image_size: int = 28,
     pooling: Literal["max", "stride"] = "max",
     n_out: int | None = None,
+    eps: float = 1e-5,
 ) -> Sequential:
     """The four-block network of the few-shot papers: images (..., N, H, W, C) -> features (..., N,
     F).
@@ -265,7 +267,8 @@ def Conv4(
     `pooling="max"`: conv, batch-norm, ReLU, 2 x 2 max-pool, four times, then flattened: 28 x 28 ->
     64, 84 x 84 -> 1600 (Vinyals 2016, Snell 2017). `pooling="stride"`: stride 2 instead of
     pooling, then the mean over the last map (Finn 2017, Omniglot). With `n_out` a linear layer
-    gives that many logits. Raises ValueError when the image is too small to be halved four times.
+    gives that many logits. `eps` is batch-norm's ε. Raises ValueError when the image is too
+    small to be halved four times.
     """
     side = image_size
     for _ in range(4):
@@ -276,7 +279,7 @@ def Conv4(
         )
     widths = [in_channels, channels, channels, channels, channels]
     layers: list[tuple[str, Any]] = [
-        (f"block{i + 1}", ConvBlock(widths[i], widths[i + 1], pooling)) for i in range(4)
+        (f"block{i + 1}", ConvBlock(widths[i], widths[i + 1], pooling, eps=eps)) for i in range(4)
     ]
     if pooling == "max":
         layers.append(("flatten", Function(flatten_images)))
@@ -289,13 +292,16 @@ def Conv4(
 
 
 def MLP(
-    sizes: Sequence[int], activation: Callable = ops.relu, batch_norm: bool = False
+    sizes: Sequence[int],
+    activation: Callable = ops.relu,
+    batch_norm: bool = False,
+    eps: float = 1e-5,
 ) -> Sequential:
     """Linear layers of these sizes with an activation between them: (..., N, sizes[0]) ->
     sizes[-1].
 
     Images (..., N, H, W, C) are flattened first. With `batch_norm`, normalised before each
-    activation.
+    activation, with `eps` for ε.
     """
     layers: list[tuple[str, Any]] = [("flatten", Flat(sizes[0]))]
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
@@ -303,7 +309,7 @@ def MLP(
         layers.append((f"linear{i + 1}", Linear(n_in, n_out, gain=1.0 if last else math.sqrt(2.0))))
         if not last:
             if batch_norm:
-                layers.append((f"norm{i + 1}", BatchNorm(n_out, images=False)))
+                layers.append((f"norm{i + 1}", BatchNorm(n_out, images=False, eps=eps)))
             layers.append((f"activation{i + 1}", Function(activation)))
     return Sequential(layers)
 

@@ -195,7 +195,20 @@ def test_the_authors_rates_act_like_those_of_a_sum_over_classes():
         )
         assert code.training.n_way == ways
         assert code.method == replace(paper.method, inner_lr=ways * paper.method.inner_lr)
-        assert replace(code, method=paper.method, preset=paper.preset) == paper
+        assert (
+            replace(code, preset=paper.preset, method=paper.method, network=paper.network) == paper
+        )
+
+
+def test_batch_norm_where_the_authors_code_is_tensorflows():
+    """Or says 1e-3 itself; PyTorch's default, and ours, is 1e-5."""
+    theirs = {"maml": "author-code", "fomaml": "author-code", "reptile": "paper"}
+    for name, data, preset in EVERY_PRESET:
+        network = presets.lookup(name, data, preset).network
+        if isinstance(network, networks.Conv4):
+            tensorflow = preset.startswith(theirs.get(name, "none"))
+            ravi = name == "meta-lstm" and preset.startswith("paper")
+            assert network.batch_norm_eps == (1e-3 if tensorflow or ravi else 1e-5)
 
 
 def test_fomaml_has_no_rate_that_its_gradient_does_not_bear():

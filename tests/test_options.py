@@ -293,6 +293,8 @@ def birds(features=1024, hidden=(), attribute=()):
 NETWORK = {
     ("Conv4", "channels"): (PROTOTYPICAL, 3, lambda: conv4(channels=3)),
     ("Conv4", "pooling"): (PROTOTYPICAL, "stride", lambda: conv4(pooling="stride")),
+    ("Conv4", "batch_norm_eps"): (PROTOTYPICAL, 0.1, lambda: conv4(eps=0.1)),
+    ("MLP", "batch_norm_eps"): (NO_CONV, 0.1, lambda: classifier(eps=0.1)),
     ("MLP", "hidden"): (NO_CONV, (7, 6), lambda: classifier(hidden=(7, 6))),
     ("MLP", "normalize"): (NO_CONV, False, lambda: classifier(batch_norm=False)),
     ("Maps", "channels"): (RELATION, 3, lambda: relation.embedding(3)),

@@ -11,6 +11,7 @@ from scratchmeta.algorithms import Reptile
 from scratchmeta.algorithms.reptile import shot_by_shot
 from scratchmeta.core import value_and_grad
 from scratchmeta.episodes import sample
+from scratchmeta.run import training
 from scratchmeta.run.config import Training
 from scratchmeta.run.training import train
 from scratchmeta.verify.episodes import curves, images
@@ -38,7 +39,7 @@ def test_the_gradient_is_the_way_back_from_a_loop_over_tasks(optimizer):
     algorithm, params, episodes = learner(inner_optimizer=optimizer)
     adam = optimizer == "adam"
     loss, gradient = algorithm.meta_gradient(params, episodes)
-    ends, all_losses = [], []
+    ends, all_losses, kept = [], [], 0.999**3
     for t in range(2):
         s, q = episodes.support_x[t], episodes.query_x[t]
         shots = [(s[0], 0), (s[1], 1), *[(q[k * 3 + i], k) for i in range(3) for k in (0, 1)]]
@@ -63,10 +64,15 @@ def test_the_gradient_is_the_way_back_from_a_loop_over_tasks(optimizer):
         moments = {"square": tree.unflatten(spec, v), "weight": n} if adam else {}
         ends.append(tree.flatten({"network": network, **moments})[0])
     np.testing.assert_allclose(loss, np.mean(all_losses))
-    for start, got, a, b in zip(
-        tree.flatten(params)[0], tree.flatten(gradient)[0], *ends, strict=True
+    for name, start, got, a, b in zip(
+        tree.paths(params), *(tree.flatten(x)[0] for x in (params, gradient)), *ends, strict=True
     ):
-        np.testing.assert_allclose(got, start - (a + b) / 2, rtol=1e-7, atol=1e-9)
+        end = (a + b) / 2
+        if not name.startswith("network"):  # the tasks one after another, in either order
+            own_a, own_b = a - kept * start, b - kept * start
+            orders = kept * a + own_b, kept * b + own_a
+            end = sum(orders) / 2
+        np.testing.assert_allclose(got, start - end, rtol=1e-7, atol=1e-9)
 
 
 def test_moments_go_on_from_task_to_task():
@@ -178,8 +184,25 @@ def test_it_learns():
     assert after < before / 3
 
 
-def test_moments_want_plain_gradient_descent_outside():
+@pytest.mark.parametrize("outer", [{"optimizer": "sgd", "linear_decay": True}, {}])
+def test_moments_know_nothing_of_the_outer_step(outer):
+    """They keep 0.999 at each inner step, whatever the rate, the optimizer and the clipping are."""
+    algorithm = Reptile(nn.MLP([1, 4, 1]), inner_steps=3, inner_batch=5, loss=losses.mse)
+    episode = dict(n_way=1, k_shot=5, n_query=5, tasks=2)
+    settings = Training(**episode, steps=4, lr=0.1, clip_norm=1e-3, clip_value=1e-4, **outer)
+    params = train(algorithm, data.Sinusoids(), settings).params
+    np.testing.assert_allclose(params["weight"], 1 - 0.999 ** (4 * 2 * 3), rtol=1e-5)
+    still = replace(settings, lr=1e-30)
+    as_begun = train(algorithm, data.Sinusoids(), still).params
+    network = algorithm.init(np.random.default_rng(0))["network"]
+    still_there = tree.ravel(as_begun["network"])[0], tree.ravel(network)[0]
+    np.testing.assert_allclose(*still_there, rtol=0, atol=1e-28)
+    np.testing.assert_array_equal(as_begun["weight"], params["weight"])
+    assert all(v.max() > 0 for v in tree.flatten(as_begun["square"])[0])
+
+
+def test_no_optimizer_has_moments_of_moments():
     algorithm = Reptile(nn.MLP([1, 4, 1]), loss=losses.mse)
-    settings = Training(n_way=1, k_shot=5, n_query=5, steps=5)
-    with pytest.raises(ValueError, match="optimizer: Reptile wants 'sgd', got 'adam'"):
-        train(algorithm, data.Sinusoids(), settings)
+    _, state = training.start(algorithm, Training())
+    numbers = sum(p.size for p in tree.flatten(state.params["network"])[0])
+    assert state.optimizer["m"].size == numbers

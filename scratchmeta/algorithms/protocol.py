@@ -103,6 +103,9 @@ class Algorithm:
 
     head: ClassVar[bool] = False
     """Whether its network ends in an output for each class (in regression, for each number)."""
+    carried: ClassVar[tuple[str, ...]] = ()
+    """Names in its parameters of what it moves itself: no optimizer sees them, and a step subtracts
+    what `meta_gradient` says of them as it stands, unclipped and whatever the rate."""
 
     def __post_init__(self) -> None:
         fields.check_choices(self)
@@ -116,11 +119,6 @@ class Algorithm:
     def equal_shots(self) -> bool:
         """Whether it wants as many support examples of each class."""
         return False
-
-    @property
-    def outer_optimizer(self) -> str | None:
-        """The only optimizer that it may be trained with, if there is only one."""
-        return None
 
     def datasets(self, splits: Splits) -> Splits:
         """What it is trained, validated and tested on, made of plain datasets."""

@@ -51,7 +51,7 @@ PRESETS = {
     ("omniglot", "paper"): Preset(
         method(),
         Omniglot(split="vinyals", rotations="classes", resampling="nearest"),
-        Conv4(channels=32),
+        Conv4(channels=32, batch_norm_eps=1e-3),  # ε as in the authors' code
         Training(clip_norm=0.25, steps=75_000, validate_every=1000, validation_episodes=100),
     ),
 }  # fmt: skip

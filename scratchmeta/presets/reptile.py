@@ -20,7 +20,8 @@ FAMILY = "optimization"
 
 method = options(Reptile)
 
-# Turns are classes in training, and the test is on characters as they are.
+# Turns are classes in training, and the test is on characters as they are. Batch-norm's ε is
+# TensorFlow's.
 AS_THEY_DO = Omniglot(
     split="vinyals", rotations="classes", resampling="nearest", upright_tests=True
 )
@@ -47,7 +48,7 @@ PRESETS = {
     ("omniglot", "paper"): Preset(
         method(),
         AS_THEY_DO,
-        Conv4(pooling="stride"),
+        Conv4(pooling="stride", batch_norm_eps=1e-3),
         Training(
             n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True, steps=100_000,
             validate_every=5000, validation_episodes=600, test_query=1,
@@ -56,7 +57,7 @@ PRESETS = {
     ("omniglot", "paper-20-way"): Preset(
         method(inner_lr=5e-4, inner_steps=10, inner_batch=20, eval_batch=10),
         AS_THEY_DO,
-        Conv4(pooling="stride"),
+        Conv4(pooling="stride", batch_norm_eps=1e-3),
         Training(
             n_way=20, n_query=9, tasks=5, optimizer="sgd", lr=1.0, linear_decay=True,
             steps=200_000, validate_every=5000, validation_episodes=600, test_query=1,
@@ -67,7 +68,7 @@ PRESETS = {
 PRESETS["mini-imagenet", "paper"] = Preset(
     method(inner_steps=8),
     MiniImageNet(),
-    Conv4(channels=32),
+    Conv4(channels=32, batch_norm_eps=1e-3),
     replace(PRESETS["omniglot", "paper"].training, n_query=14),
 )
 PRESETS["mini-imagenet", "paper-5-shot"] = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from scratchmeta import nn
-from scratchmeta.fields import Count, Sizes, check
+from scratchmeta.fields import Count, Positive, Sizes, check
 from scratchmeta.run import structure
 
 Pooling = Literal["max", "stride"]
@@ -32,11 +32,15 @@ class Conv4(Options):
     """Filters of each convolution."""
     pooling: Pooling = "max"
     """Halve by 2 x 2 max-pooling, or by convolutions of stride 2 (MAML's Omniglot network)."""
+    batch_norm_eps: Positive = 1e-5
+    """ε of batch-norm, added to the variance; TensorFlow's default is 1e-3."""
 
     def build(self, given: Any) -> nn.Sequential:
         """The network, with a linear layer if there is a number of outputs."""
         size, channels = given.image_size, given.image_channels
-        return nn.Conv4(self.channels, channels, size, self.pooling, given.n_out)
+        return nn.Conv4(
+            self.channels, channels, size, self.pooling, given.n_out, self.batch_norm_eps
+        )
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,14 @@ class MLP(Options):
     """Units of each hidden layer."""
     normalize: bool = False
     """Batch-norm before each ReLU (MAML's network without convolutions)."""
+    batch_norm_eps: Positive = 1e-5
+    """ε of batch-norm, added to the variance; TensorFlow's default is 1e-3."""
 
     def build(self, given: Any) -> nn.Sequential:
         """The network; without a number of outputs its last hidden layer gives the features."""
         outputs = [] if given.n_out is None else [given.n_out]
-        return nn.MLP([given.n_inputs, *self.hidden, *outputs], batch_norm=self.normalize)
+        sizes = [given.n_inputs, *self.hidden, *outputs]
+        return nn.MLP(sizes, batch_norm=self.normalize, eps=self.batch_norm_eps)
 
 
 @dataclass(frozen=True)

@@ -170,10 +170,6 @@ def train(
 
 def start(algorithm: Any, settings: Training) -> tuple[Any, State]:
     """The optimizer with its schedule as `settings` have them, and the state before step 1."""
-    wanted = getattr(algorithm, "outer_optimizer", None)
-    if wanted and settings.optimizer != wanted:
-        name = type(algorithm).__name__
-        raise ValueError(f"optimizer: {name} wants {wanted!r}, got {settings.optimizer!r}")
     lr: Any = settings.lr
     if settings.halve_every:
         lr = optim.step_decay(lr, settings.halve_every)
@@ -187,7 +183,8 @@ def start(algorithm: Any, settings: Training) -> tuple[Any, State]:
     else:
         optimizer = optim.SGD(lr)
     params = _in_c_order(tree.to_backend(algorithm.init(np.random.default_rng(settings.seed))))
-    return optimizer, State(0, params, optimizer.init(params), None, 0)
+    moved, _ = _moved_and_carried(algorithm, params)
+    return optimizer, State(0, params, optimizer.init(moved), None, 0)
 
 
 def step(
@@ -196,12 +193,24 @@ def step(
     """The loss of a batch of episodes, and the state after a step against its gradient."""
     loss, grads = algorithm.meta_gradient(state.params, batch)
     loss = _finite_loss(loss, grads, state.step + 1, settings)
+    params, carried = _moved_and_carried(algorithm, state.params)
+    grads, changes = _moved_and_carried(algorithm, grads)
     if settings.clip_norm:
         grads = optim.clip_by_norm(grads, settings.clip_norm)
     if settings.clip_value:
         grads = optim.clip_by_value(grads, settings.clip_value)
-    params, moments = optimizer.step(state.params, grads, state.optimizer)
+    params, moments = optimizer.step(params, grads, state.optimizer)
+    if carried:
+        params = {**params, **tree.map(lambda p, d: p - d, carried, changes)}
     return loss, state._replace(step=state.step + 1, params=_in_c_order(params), optimizer=moments)
+
+
+def _moved_and_carried(algorithm: Any, params: Any) -> tuple[Any, Any]:
+    """What the optimizer moves of parameters, or of a gradient, and what the algorithm does."""
+    if not (names := getattr(algorithm, "carried", ())):
+        return params, {}
+    moved = {name: p for name, p in params.items() if name not in names}
+    return moved, {name: p for name, p in params.items() if name in names}
 
 
 def _in_c_order(params: Any) -> Any:
