@@ -51,7 +51,7 @@ from scratchmeta.run.evaluation import (
 )
 from scratchmeta.run.sweeps import tables
 from scratchmeta.run.training import train
-from scratchmeta.verify import cases
+from scratchmeta.verify import cases, conformance
 from scratchmeta.verify.episodes import bits, described, images
 
 SECTIONS = ("method", "network", "dataset", "training")
@@ -136,6 +136,7 @@ METHOD = {
     ("matching-fce", "temperature"): (0.5, FIT),
     ("matching-fce", "batch_norm"): BATCH_NORM,
     ("matching-fce", "processing_steps"): (2, FIT),
+    ("matching-fce", "first_state"): ("features", FIT),
     ("relation", "hidden"): (3, ALL, lambda a: a.last.layers[-1][1].n_in),
     ("relation", "padding"): ("valid", ALL, "first.padding"),
     ("prototypical", "distance"): ("cityblock", FIT),
@@ -1076,6 +1077,19 @@ def test_check(heard, capsys):
     assert [call["seed"] for call in calls] == [0, 5, 0]
     assert [call["kernels"] for call in calls] == [True, True, False]
     assert backend.kernels_enabled()
+
+
+@arrives("conformance", "names", "data_dir", "episodes", "json")
+def test_conformance(heard, capsys, tmp_path, monkeypatch):
+    claims = conformance.claims()
+    calls = heard(conformance, "row", conformance.Row(*claims[0]))
+    assert len(said(capsys, "conformance", "--data-dir", tmp_path)["rows"]) == len(claims)
+    assert [(call["system"], call["claim"]) for call in calls] == claims
+    assert {(call["data"], call["n"]) for call in calls} == {(tmp_path, 600)}
+    calls.clear()
+    monkeypatch.setenv("SCRATCHMETA_DATA", str(tmp_path))
+    said(capsys, "conformance", "maml", "ntm", "--episodes", 7)
+    assert {(call["system"], call["n"]) for call in calls} == {("maml", 7), ("ntm", 7)}
 
 
 @arrives("taylor", "k", "problem", "seed", "plot", "json")
