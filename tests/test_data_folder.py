@@ -23,7 +23,7 @@ from scratchmeta.data import (
     folder,
     pictures,
 )
-from scratchmeta.run import experiment
+from scratchmeta.run import datasets, experiment
 from scratchmeta.run.cli import main
 from scratchmeta.run.evaluation import by_instance
 
@@ -333,6 +333,21 @@ def test_a_large_photograph_is_read_small(few):
     (few / "round" / "a" / "00.png").unlink()
     wanted = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR), int)
     assert np.abs(first(few) - wanted).max() < 6
+
+
+@pytest.mark.parametrize("name", pictures.RESAMPLINGS)
+def test_pictures_are_brought_to_their_size_by_name(few, name):
+    file = few / "round" / "a" / "00.png"
+    with Image.open(file) as opened:
+        whole = opened.convert("RGB")
+    wanted = whole.resize((16, 16), Image.Resampling[pictures.RESAMPLINGS[name]])
+    np.testing.assert_array_equal(pictures.read(file, 16, 3, False, name), np.asarray(wanted))
+
+
+def test_every_data_set_of_images_names_its_resampling():
+    for name in datasets.NAMES:
+        if issubclass(made := datasets.find(name), datasets.Images):
+            assert made().resampling in pictures.RESAMPLINGS
 
 
 # --- the cache ---

@@ -11,6 +11,7 @@ from scratchmeta.data.download import extra
 
 MAX_BYTES = 1 << 28
 MAX_PIXELS = 1 << 26  # a telephone's photographs have 1 << 24
+RESAMPLINGS = {"antialiased": "BILINEAR", "lanczos": "LANCZOS", "nearest": "NEAREST"}  # Pillow's
 # Encapsulated PostScript is a program, which Pillow would have Ghostscript run; of the others it
 # knows the name only
 UNREAD = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -37,12 +38,18 @@ def known(path: Path) -> os.stat_result:
         raise DataError(f"{path}: not readable ({error.strerror})") from error
 
 
-def read(path: str | Path, image_size: int, channels: int, invert: bool = False) -> np.ndarray:
+def read(
+    path: str | Path,
+    image_size: int,
+    channels: int,
+    invert: bool = False,
+    resampling: str = "antialiased",
+) -> np.ndarray:
     """Read a picture: uint8 (image_size, image_size, channels), gray with 1 channel, RGB with 3.
 
     It is turned as its camera says (EXIF), laid on white where it is transparent, and brought to
-    the size, whatever its shape, by Pillow's bilinear resampling with antialiasing. Of several
-    pictures in one file it is the first; of 16 bits a pixel, the higher 8. With `invert`, v becomes
+    the size, whatever its shape, by one of `RESAMPLINGS`. Of several pictures in one file it is the
+    first; of 16 bits a pixel, the higher 8. With `invert`, v becomes
     255 − v: dark ink on white paper is then what ink is in `Omniglot`, 255 on a background of 0.
 
     Raises `DataError`, naming the file, for what is no picture, damaged, or has more than
@@ -52,6 +59,7 @@ def read(path: str | Path, image_size: int, channels: int, invert: bool = False)
     known(path)
     Image, ImageOps = extra("PIL.Image"), extra("PIL.ImageOps")
     mode, size = {1: "L", 3: "RGB"}[channels], (image_size, image_size)
+    kind = Image.Resampling[RESAMPLINGS[resampling]]
     try:
         with Image.open(path, formats=sorted(set(formats().values()))) as opened:
             width, height = opened.size
@@ -59,7 +67,7 @@ def read(path: str | Path, image_size: int, channels: int, invert: bool = False)
                 opened.draft(mode, (2 * image_size, 2 * image_size))  # a JPEG needs no more
                 upright = _eight_bits(ImageOps.exif_transpose(opened))
                 picture = _on_white(upright).convert(mode)
-                pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+                pixels = np.asarray(picture.resize(size, kind))
     except Exception as error:  # fed odd bytes, Pillow raises even IndexError
         raise DataError(f"{path}: damaged, or no picture that Pillow reads: {error}") from error
     if width * height > MAX_PIXELS:

@@ -67,8 +67,8 @@ class Images(Data):
 
     image_size: Any
     image_channels: Any = 1
-    resampling: ClassVar[str] = "BILINEAR"
-    """Pillow's name for how pictures are brought to their size."""
+    resampling: Any = "antialiased"
+    """How pictures are brought to their size, one of `data.pictures.RESAMPLINGS`."""
 
     @property
     def ink(self) -> bool | None:
@@ -90,7 +90,7 @@ class InPython(Data):
     said: str = ""
     """What the dataset said of itself."""
 
-    resampling: ClassVar[str] = "BILINEAR"
+    resampling: ClassVar[str] = "antialiased"
     ink: ClassVar[bool | None] = None
 
     @property

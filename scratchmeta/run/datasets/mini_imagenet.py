@@ -19,7 +19,7 @@ class MiniImageNet(Images):
     image_size: Annotated[int, at_least(16)] = 84
     """Side of the images in pixels."""
 
-    resampling: ClassVar[str] = "LANCZOS"
+    resampling = "lanczos"
 
     @property
     def ink(self) -> bool:

@@ -37,8 +37,8 @@ class Omniglot(Images):
         named = {"background-train": "lake", "train": "vinyals"}
         if type(train) is not data.Omniglot or train.split not in named:
             return None
-        how: Any = named[train.split], train.rotations, train.jitter, train.affine
-        return cls(train.image_shape[0], train.resampling, *how)
+        how: Any = train.resampling, named[train.split], train.rotations, train.jitter, train.affine
+        return cls(train.image_shape[0], *how)
 
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """In Lake's split only training characters are turned, in Vinyals' all or these."""
@@ -48,7 +48,7 @@ class Omniglot(Images):
         else:  # Vinyals et al. test on turned characters too
             names = ("train", "val", "test")
             turns = "none" if self.upright_tests else self.rotations
-        looks = {"resampling": self.resampling}
+        looks: Any = {"resampling": self.resampling}
         size, changes = self.image_size, (self.rotations, self.jitter, self.affine)
         return data.Splits(
             data.Omniglot(found, names[0], size, *changes, **looks),
