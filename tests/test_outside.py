@@ -175,3 +175,26 @@ def test_options_are_the_fields_of_a_class():
     with pytest.raises(ValueError, match="temperature: wanted a positive number, got -1"):
         options(temperature=-1.0)
     assert presets.lookup("./mine.py:Mine").method == options()
+
+
+def test_what_a_package_brings_is_refused_where_its_content_has_changed(run, monkeypatch, capsys):
+    """At evaluate as at resume, and without having been run; named again it is evaluated."""
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.delitem(outside.sys.modules, "mine", raising=False)
+    config = json.loads((run / "config.json").read_text())
+    config["loaded"]["algorithm"]["name"] = "mine:Mine"
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(outside, "brought", lambda: {"my-method": "mine:Mine"})
+    Path("mine.py").write_text(ALGORITHM + "# changed\n")
+    for argv in (["evaluate", "run"], ["plot", "run"], ["train", "--resume", "run"]):
+        assert "another SHA-256); to load it all the same" in refused(capsys, *argv)
+    assert not Path("was-loaded").exists()
+    named = ["--algorithm", "mine:Mine"]
+    assert main(["evaluate", "run", "--episodes", "3", *named]) == 0
+    capsys.readouterr()
+    error = refused(capsys, "train", "mine:Mine", "--resume", "run", "--steps", "3")
+    assert "another SHA-256), so it cannot be resumed" in error
+    monkeypatch.setattr(outside, "brought", lambda: {"gone": "no_such_module:Mine"})
+    config["loaded"]["algorithm"]["name"] = "no_such_module:Mine"
+    (run / "config.json").write_text(json.dumps(config))
+    assert "No module named 'no_such_module'" in refused(capsys, "evaluate", "run")

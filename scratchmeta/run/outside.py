@@ -7,8 +7,8 @@
 
 A run folder may come from a stranger, and reading it must not run a stranger's code. So what
 config.json names is loaded only if it is a file outside the folder, named by its whole path, with
-the content that was recorded, or what an entry point of an installed package names. Anything else
-is loaded only when it is named again on the command line.
+the content that was recorded, or what an entry point of an installed package names, with that
+content too. Anything else is loaded only when it is named again on the command line.
 """
 
 import hashlib
@@ -141,14 +141,28 @@ def _refuse_strangers(kind: Kind, recorded: dict, folder: Path) -> None:
     if not place.endswith(".py"):
         if name not in brought().values():
             raise OutsideError(f"{kind.what}: {name}: no installed package brings it; {option}")
-        return
-    path = Path(place)
-    if not path.is_absolute() or path.resolve().is_relative_to(folder):
-        raise OutsideError(f"{kind.what}: {name}: is no whole path out of the run folder; {option}")
+        path = _file(kind, name, place)
+    else:
+        path = Path(place)
+        if not path.is_absolute() or path.resolve().is_relative_to(folder):
+            raise OutsideError(
+                f"{kind.what}: {name}: is no whole path out of the run folder; {option}"
+            )
     if hashlib.sha256(_read(kind, path.resolve())).hexdigest() != recorded["sha256"]:
         raise OutsideError(
             f"{kind.what}: {name}: is not what the run was trained with (another SHA-256); {option}"
         )
+
+
+def _file(kind: Kind, name: str, module: str) -> Path:
+    """The file of a module, which is not run for that (the packages that it is in are)."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError as error:
+        raise OutsideError(f"{kind.what}: {name}: {error}") from error
+    if spec is None or spec.origin is None:
+        raise OutsideError(f"{kind.what}: {name}: No module named {module!r}")
+    return Path(spec.origin)
 
 
 def _read(kind: Kind, path: Path) -> bytes:
