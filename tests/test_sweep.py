@@ -1,6 +1,7 @@
 """Sweeps: what is run and what is not again, the same numbers wherever it is done, the table."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import scratchmeta as sm
 from scratchmeta import presets
 from scratchmeta.run import experiment, plots, sweeps, training
 from scratchmeta.run.cli import main
+from scratchmeta.run.evaluation import TEST
 from scratchmeta.run.sweeps import intervals, job, plan, tables
 
 WAVES = {
@@ -282,6 +284,11 @@ def test_runs_are_told_apart_by_the_episodes_they_were_tested_on():
     dataset = sm.data.Sinusoids()
     one = job.fingerprint(dataset, (1, 3, 5), 0)
     assert one == job.fingerprint(sm.data.Sinusoids(), (1, 3, 5), 0)
+    drawn = [sm.episodes.sample(dataset, 1, 3, 5, 1, 0, TEST + number) for number in range(8)]
+    digest = hashlib.sha256()
+    for array in (array for episode in drawn for array in episode):
+        digest.update(f"{array.dtype.str} {array.shape}".encode() + array.tobytes())
+    assert one == digest.hexdigest()
     others = [((1, 3, 6), 0), ((1, 2, 5), 0), ((1, 3, 5), 1)]
     assert one not in {job.fingerprint(dataset, *other) for other in others}
 
