@@ -17,6 +17,7 @@ setup(
         "scratchmeta.run.sweeps",
         "scratchmeta.verify",
         "scratchmeta.verify.cases",
+        "scratchmeta.verify.conformance",
     ],
     package_dir={"scratchmeta": "scratchmeta", "scratchmeta.kernels": "kernels"},
     package_data={"scratchmeta": ["py.typed"], "scratchmeta.kernels": ["*.cu"]},

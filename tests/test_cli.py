@@ -93,8 +93,12 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "check", "list", "plot", "bench", "compare", "taylor", "sweep"]
-)
+    "command",
+    [
+        "train", "evaluate", "check", "conformance", "list", "plot", "bench", "compare", "taylor",
+        "sweep",
+    ],
+)  # fmt: skip
 def test_every_command_explains_its_options(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

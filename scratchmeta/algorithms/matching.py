@@ -14,8 +14,9 @@ Differs from the paper
     The temperature τ is explicit. The paper has none (τ = 1), and cosines then cannot make a
     probability large: 1 / (1 + (N − 1) e^−1) at most where features are positive, 0.40 for 5 ways.
     In f each step first reads r_{k−1} with h_{k−1}, then moves on. The paper leaves h_0, c_0 and
-    the number of steps open: here both are zero, so that r_0 is the mean of g, and
-    `processing_steps` is an option. The BiLSTM reads the support in the order of the episode, class
+    the number of steps open: here both are zero, so that r_0 is the mean of g, or h_0 is f'(x),
+    which h_0 = ĥ_0 + f'(x) with ĥ_0 = 0 would be (`first_state`), and `processing_steps` is an
+    option. The BiLSTM reads the support in the order of the episode, class
     after class, and the numbering of classes is random: the paper says no more than "arbitrary".
 
 Differs from the post
@@ -25,7 +26,7 @@ Differs from the post
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -68,6 +69,8 @@ class FullContext(Matching):
     n_features: Given[int] = 64
     processing_steps: Count = 3
     """K, steps of the attention LSTM that embeds a query."""
+    first_state: Literal["zero", "features"] = "zero"
+    """h_0 of this LSTM, which the paper leaves open: 0, or f'(x)."""
 
     @cached_property
     def g(self) -> nn.BiLSTM:
@@ -91,6 +94,7 @@ class FullContext(Matching):
     def embed_query(self, params: Tree, features: Any, g: Any) -> Any:
         """f(x, S) = h_K from f'(x) (T, N·Q, D) and g (T, N·K, D)."""
         h, c = self.f.start(features.shape[:-1], features)
+        h = features if self.first_state == "features" else h
         for _ in range(self.processing_steps):
             r = ops.attention(h, g, g)
             h, c = self.f.step(params["f"], ops.concat([features, r], axis=-1), (h, c))

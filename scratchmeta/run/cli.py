@@ -18,8 +18,11 @@ Meta-learning from scratch: readable, verified to second order, on NumPy or CuPy
   train ALGORITHM   train on episodes, into a run folder that can be resumed bit for bit
   evaluate RUN      accuracy or mean squared error of a run, with its 95 % interval
   check [NAME ...]  verify gradients numerically: operations, layers, algorithms
+  conformance       published weights in our classes, beside their authors' numbers
   list              the algorithms: name, family, paper, presets
   plot RUN          an episode with its predictions, and the learning curve
+  predict RUN       name new pictures, after a few of each class
+  features RUN ...  what a run's embedding makes of pictures
   export RUN OUT    the embedding, or the whole classifier, as an ONNX graph
   sweep ALGORITHM ...
                     algorithms, seeds and options on the same test episodes, compared in a table

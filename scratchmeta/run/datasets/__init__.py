@@ -120,8 +120,8 @@ class InPython(Data):
         )
 
 
-def root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
-    """The folder `name` in the folder of the data if there is one, else this folder itself."""
+def folder(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
+    """The folder of the data, in which `name` wants this content; raises where there is none."""
     given = data_dir or os.environ.get("SCRATCHMETA_DATA")
     if not given:
         raise ValueError(
@@ -130,5 +130,10 @@ def root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
         )
     if not Path(given).is_dir():
         raise DataError(f"{name}: the folder {given} of the data does not exist")
-    below = Path(given) / name
-    return below if below.is_dir() else Path(given)
+    return Path(given)
+
+
+def root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
+    """The folder `name` in the folder of the data if there is one, else this folder itself."""
+    given = folder(name, data_dir, content)
+    return given / name if (given / name).is_dir() else given
