@@ -24,7 +24,16 @@ from scratchmeta.algorithms import relation, slow_fast
 from scratchmeta.analysis import compare, taylor
 from scratchmeta.data import glyphs, one_shot_runs
 from scratchmeta.presets import REGISTRY
-from scratchmeta.run import evaluation, experiment, export, outside, plots, sweeps, training
+from scratchmeta.run import (
+    elsewhere,
+    evaluation,
+    experiment,
+    export,
+    outside,
+    plots,
+    sweeps,
+    training,
+)
 from scratchmeta.run import networks as networks_of_one
 from scratchmeta.run.cli import main
 from scratchmeta.run.commands import COMMANDS
@@ -121,6 +130,8 @@ METHOD = {
     ("baseline-finetune", "only_head"): (True, {"predict"}),
     ("baseline-finetune", "batch_norm"): ("support", {"predict"}),
     ("siamese", "pairs"): ("drawn", set(), None),  # what it trains on: see below
+    ("siamese", "distance"): ("cosine", ALL),
+    ("siamese", "shots"): ("most-similar", {"predict"}),
     ("siamese", "batch_norm"): BATCH_NORM,
     ("matching", "temperature"): (0.5, FIT),
     ("matching", "batch_norm"): BATCH_NORM,
@@ -850,6 +861,74 @@ def test_sequences_of_one_length(heard, capsys):
     assert (str(learned["run"].path), str(learned["path"])) == ("run", "run/learning.png")
 
 
+@arrives("evaluate", "data", "ink", "convert")
+def test_evaluate_on_other_data(few_glyphs, heard, capsys):
+    assert main(["train", "siamese", *SMALL_GLYPHS, "--out", "run"]) == 0
+    saved, test = experiment.saved("run"), data.Glyphs("val", image_size=16)
+    wanted = evaluate(saved.algorithm, saved.params, test, 4, 1, 3, episodes=6)
+    asks = heard(elsewhere, "dataset", test)
+    asked = ["evaluate", "run", "--episodes", "6", "--data", "folder"]
+    for rest in ([], ["--data-dir", "there", "--ink", "bright", "--convert"]):
+        assert said(capsys, *asked, *rest)["accuracy"] == wanted.value
+    plain, all_of_them = asks
+    assert (plain["name"], plain["data_dir"], plain["ink"], plain["convert"]) == (
+        "folder", None, "dark", False,
+    )  # fmt: skip
+    found = [all_of_them[key] for key in ("ink", "convert")]
+    assert [str(all_of_them["data_dir"]), *found] == ["there", "bright", True]
+
+
+@arrives("predict", "run", "support", "query", "ink", "picture", "checkpoint", "json")
+@arrives("features", "run", "files", "ink", "checkpoint", "out")
+def test_predict_and_features(few_glyphs, heard, capsys):
+    assert main(["train", "siamese", *SMALL_GLYPHS, "--out", "run"]) == 0
+    for name in ("a/1.png", "b/1.png", "one.png", "two.png"):
+        Path("pictures", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), 120 if "1" in name else 110).save(Path("pictures", name))
+    for name in ("one.png", "two.png"):
+        Path("pictures", name).rename(name)
+    draws, loads = heard(plots, "predictions"), heard(experiment, "saved", experiment.saved("run"))
+    asked = ["predict", "run", "--support", "pictures", "--query", "one.png", "two.png"]
+    rest = ["--checkpoint", "last", "--ink", "bright", "--picture", "out.png"]
+    found = [said(capsys, *asked, *more)["predictions"] for more in ([], rest)]
+    assert [one["file"] for one in found[0]] == ["one.png", "two.png"]
+    assert [load["checkpoint"] for load in loads] == ["best", "last"]
+    (drawn_,) = draws
+    assert (str(drawn_["path"]), drawn_["names"]) == ("out.png", ["a", "b"])
+    assert drawn_["support"].min() == 120  # bright as they are
+    asked = ["features", "run", "one.png", "two.png", "--out"]
+    assert main([*asked, "x.npz"]) == 0
+    assert main([*asked, "y.npz", "--ink", "bright", "--checkpoint", "last"]) == 0
+    assert [load["checkpoint"] for load in loads[2:]] == ["best", "last"]
+    x, y = (np.load(f"{name}.npz") for name in "xy")
+    assert x["files"].tolist() == ["one.png", "two.png"]
+    assert not np.array_equal(x["features"], y["features"])
+
+
+@arrives("predict", "backend")
+@arrives("features", "backend")
+def test_the_backend_of_predict_and_features(few_glyphs, heard):
+    assert main(["train", "siamese", *SMALL_GLYPHS, "--out", "run"]) == 0
+    saved = experiment.saved("run")
+    stub = SimpleNamespace(
+        config=saved.config,
+        algorithm=saved.algorithm,
+        example_shape=saved.example_shape,
+        predict=lambda support, labels, query: np.zeros((len(query), 2)),
+        embed=lambda x: x,
+    )
+    for name in ("p/a/1.png", "p/b/1.png"):
+        Path(name).parent.mkdir(parents=True)
+        Image.new("L", (20, 20), 120).save(name)
+    loads = heard(experiment, "saved", stub)
+    with install():
+        for name in ("numpy", "cupy"):
+            rest = ["--backend", name]
+            assert main(["predict", "run", "--support", "p", "--query", "p", *rest]) == 0
+            assert main(["features", "run", "p", "--out", "x.npz", *rest]) == 0
+    assert [load["backend"] for load in loads] == ["numpy", "numpy", "cupy", "cupy"]
+
+
 @arrives("export", "run", "out", "part", "n_way", "k_shot", "checkpoint", "data_dir")
 def test_export(few_glyphs, heard):
     assert main(["train", "siamese", *SMALL_GLYPHS, "--out", "run"]) == 0
@@ -927,11 +1006,14 @@ def test_train(heard, waves):
 @arrives("plot", "algorithm", "network")
 @arrives("compare", "algorithm", "network")
 @arrives("export", "algorithm", "network")
+@arrives("predict", "algorithm", "network")
+@arrives("features", "algorithm", "network")
 @arrives("train", "network_class")
 def test_what_comes_from_outside(heard, waves):
     calls = heard(experiment, "recorded", experiment.saved("run").config)
     named = ["--algorithm", "mine.py:Mine", "--network", "net.py:Net"]
     ends = {"evaluate run": 0, "plot run": 0, "compare --run run": 0, "export run x.onnx": 2}
+    ends |= {"predict run --support s --query q": 2, "features run f --out x.npz": 2}
     for command, status in ends.items():  # what is no image is not exported, but read
         assert main([*command.split(), *named]) == status
         assert calls.pop()["named"] == {"algorithm": "mine.py:Mine", "network": "net.py:Net"}

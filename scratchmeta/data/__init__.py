@@ -7,7 +7,7 @@ from scratchmeta.data.cub import CUB
 from scratchmeta.data.described import Described
 from scratchmeta.data.folder import Folder
 from scratchmeta.data.glyphs import Glyphs
-from scratchmeta.data.images import ImageDataset, Numbered
+from scratchmeta.data.images import ImageDataset, InChannels, Numbered
 from scratchmeta.data.mini_imagenet import MiniImageNet
 from scratchmeta.data.mnist import MNIST
 from scratchmeta.data.omniglot import Omniglot
@@ -24,6 +24,7 @@ __all__ = [
     "Folder",
     "Glyphs",
     "ImageDataset",
+    "InChannels",
     "MiniImageNet",
     "Numbered",
     "Omniglot",

@@ -70,14 +70,14 @@ class Folder(ImageDataset):
             raise ValueError(f"channels: 1 (gray) or 3 (RGB) wanted, got {channels}")
         if len(shares) != 3 or not all(0 < share < float("inf") for share in shares):
             raise ValueError(f"shares: three positive numbers wanted, got {shares}")
-        classes = _classes(root)
-        names, said, self.source = _assigned(root, list(classes))
+        found = classes(root)
+        names, said, self.source = _assigned(root, list(found))
         if said is None:  # then it is drawn, where it matters
             n = len(names)
             said = [split] * n if split == "all" else _drawn(root, n, shares, split_seed)
         chosen = [row for row, of in enumerate(said) if split in (of, "all")]
-        files = [file for found in classes.values() for file in found]
-        counts = np.array([len(found) for found in classes.values()])
+        files = [file for own in found.values() for file in own]
+        counts = np.array([len(own) for own in found.values()])
         spans = np.stack([np.cumsum(counts) - counts, counts], axis=1)
         place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
         images = mapped(
@@ -96,7 +96,7 @@ class Folder(ImageDataset):
         return name.rpartition("/")[0]
 
 
-def _classes(root: Path) -> dict[str, list[Path]]:
+def classes(root: Path) -> dict[str, list[Path]]:
     """{path below the root: its pictures, sorted} of every folder that holds pictures, sorted."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -176,6 +177,35 @@ class Numbered:
 
     def __repr__(self) -> str:
         return f"Numbered({self.dataset!r})"
+
+
+class InChannels:
+    """The tasks of a dataset of images, gray with 1 channel or with 3.
+
+    Gray of colour is 0.299 R + 0.587 G + 0.114 B, as in Pillow; colour of gray three times the
+    same.
+    """
+
+    def __init__(self, dataset: Any, channels: int) -> None:
+        if channels not in (1, 3):
+            raise ValueError(f"channels: 1 (gray) or 3 (RGB) wanted, got {channels}")
+        self.dataset, self.channels = dataset, channels
+        self.n_classes, self.n_drawings = dataset.n_classes, dataset.n_drawings
+
+    def draw(
+        self, rng: np.random.Generator, tasks: int, n_way: int, n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw x (T, N, n, H, W, channels) uint8 and y (T, N, n) int64."""
+        x, y = self.dataset.draw(rng, tasks, n_way, n)
+        if x.shape[-1] == self.channels:
+            return x, y
+        if self.channels == 3:
+            return np.repeat(x, 3, axis=-1), y
+        gray = x @ np.array([[0.299], [0.587], [0.114]], np.float32)
+        return np.rint(gray).astype(np.uint8), y
+
+    def __repr__(self) -> str:
+        return f"InChannels({self.dataset!r}, {self.channels})"
 
 
 def below(rng: np.random.Generator, bound: int | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

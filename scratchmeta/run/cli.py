@@ -21,6 +21,8 @@ Meta-learning from scratch: readable, verified to second order, on NumPy or CuPy
   conformance       published weights in our classes, beside their authors' numbers
   list              the algorithms: name, family, paper, presets
   plot RUN          an episode with its predictions, and the learning curve
+  predict RUN       name new pictures, after a few of each class
+  features RUN ...  what a run's embedding makes of pictures
   export RUN OUT    the embedding, or the whole classifier, as an ONNX graph
   sweep ALGORITHM ...
                     algorithms, seeds and options on the same test episodes, compared in a table

@@ -76,6 +76,39 @@ def _images(run: Saved, batch: episodes.Episode) -> Figure:
     return figure
 
 
+def predictions(
+    path: Path,
+    names: Sequence[str],
+    support: np.ndarray,
+    labels: np.ndarray,
+    query: np.ndarray,
+    p: np.ndarray,
+) -> Path:
+    """Draws pictures with the classes they are given; returns the path.
+
+    A row for each class: its first support pictures, then the queries taken for it, each with its
+    probability. Pictures are uint8 (·, H, W, channels), p (Q, N).
+    """
+    best = p.argmax(axis=-1)
+    shown = [np.flatnonzero(labels == k)[:QUERIES] for k in range(len(names))]
+    asked = [np.flatnonzero(best == k)[:QUERIES] for k in range(len(names))]
+    shots, queries = max(map(len, shown)), max(map(len, asked))
+    size = 0.8 * (shots + queries + 1), 0.95 * len(names) + 0.5
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(names), shots + queries, squeeze=False)
+    for row in axes.flat:
+        row.set_axis_off()
+    for k, row in enumerate(axes):
+        for axis, i in zip(row, shown[k], strict=False):
+            _image(axis, support[i] / 255, "black")
+        for axis, i in zip(row[shots:], asked[k], strict=False):
+            _image(axis, query[i] / 255, RIGHT, percent(p[i, k], digits=0))
+        for axis in row:
+            axis.set_axis_on() if axis.images else None
+        row[0].set_title(names[k], fontsize=8, loc="left")
+    return _saved(figure, path)
+
+
 def _probabilities(run: Saved, batch: episodes.Episode) -> Figure:
     """The queries, class after class, from top to bottom; the classes from left to right."""
     scores = to_numpy(run.algorithm.predict(run.params, to_backend(batch)))[0]  # (N·Q, N)

@@ -12,7 +12,7 @@ import tyro
 from scratchmeta import backend
 from scratchmeta.data import Described, Shuffled, WithinAlphabet, one_shot_runs
 from scratchmeta.data.one_shot_runs import WAYS
-from scratchmeta.run import evaluation, experiment
+from scratchmeta.run import elsewhere, evaluation, experiment
 from scratchmeta.run.options import Backend, Folder, Named, UsageError, parse
 from scratchmeta.shown import percent
 
@@ -41,6 +41,13 @@ class EvaluateOptions(Named):
     """Lake's one-shot runs, all_runs.zip or its folder, in place of episodes: 20-way 1-shot."""
     checkpoint: Literal["best", "last"] = "best"
     """The best by validation, or the last."""
+    data: str | None = None
+    """Another data set to test on, of which all that was not trained on is tested: all classes of a
+    folder, the test classes of others; the run's own if not given."""
+    ink: Literal["dark", "bright"] = "dark"
+    """With --data folder and a run on drawings: dark on white paper, or bright on black."""
+    convert: bool = False
+    """Make gray of colour, or colour of gray, where the other data has other channels."""
     data_dir: Path | None = None
     """Where the data lies, if not where it lay in training (or SCRATCHMETA_DATA)."""
     backend: Backend = "numpy"
@@ -56,7 +63,11 @@ def main(argv: Sequence[str]) -> int:
     with backend.use(options.backend):
         run = experiment.saved(options.run, options.checkpoint, options.data_dir, options.named)
         runs = options.one_shot_runs
-        found = _one_shot_runs(run, runs, options) if runs else _evaluate(run, options)
+        if runs:
+            found = _one_shot_runs(run, runs, options)
+        else:
+            test = _tested(run, options)
+            found = _evaluate(run, test, options)
     if options.json:
         print(json.dumps(found))
         return 0
@@ -67,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     n_way, k_shot, n = found["n_way"], found["k_shot"], found["episodes"]
     what = f"{run.config.algorithm} on {run.config.data}"
+    if options.data:
+        what = f"{what}, tested on {options.data}"
     if "bit_errors" in found:
         shortest, longest = found["lengths"]
         lengths = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
@@ -75,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"  of {found['bits']:.1f} bits a sequence; chance {found['chance']:.1f}")
         return 0
     within = " within an alphabet" if options.within_alphabet else ""
-    shots = "zero-shot" if isinstance(run.splits.test, Described) else f"{k_shot}-shot"
+    shots = "zero-shot" if isinstance(test, Described) else f"{k_shot}-shot"
     print(f"{what}, {n_way}-way {shots}, {n} test episodes{within}")
     if "mse" in found:
         print(f"  mean squared error {found['mse']:.4f} ± {found['ci95']:.4f} (95 % interval)")
@@ -93,14 +106,25 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]:
+def _tested(run: experiment.Saved, options: EvaluateOptions) -> Any:
+    """The test classes of the run's own data, or another's."""
+    was = run.record.get("data_dir")
+    moved = options.data_dir and (was is None or options.data_dir.resolve() != Path(was))
+    if options.data and (options.data != run.config.data or moved):
+        return elsewhere.dataset(run, options.data, options.data_dir, options.ink, options.convert)
+    if options.ink != "dark" or options.convert:
+        raise UsageError("--ink and --convert go with --data of another data set")
+    return run.splits.test
+
+
+def _evaluate(run: experiment.Saved, test: Any, options: EvaluateOptions) -> dict[str, Any]:
     """The result, and beside it what it is to be compared with."""
     n_way, k_shot, n_query = run.config.training.test_shape
     n_way = n_way if options.n_way is None else options.n_way
     k_shot = k_shot if options.k_shot is None else options.k_shot
     n_query = n_query if options.n_query is None else options.n_query
     experiment.refuse_other_ways(run.config, n_way)
-    dataset = experiment.of_length(run.splits.test, options.length)
+    dataset = experiment.of_length(test, options.length)
     if options.within_alphabet:
         if not hasattr(dataset, "alphabets"):
             raise UsageError(f"{options.run}: --within-alphabet wants characters, not {dataset}")
@@ -127,15 +151,15 @@ def _evaluate(run: experiment.Saved, options: EvaluateOptions) -> dict[str, Any]
         )
     if result.measure == "accuracy":
         found: dict[str, Any] = {**result.as_dict(), "chance": 1 / n_way}
-        if not isinstance(run.splits.test, Described):
+        if not isinstance(test, Described):
             found["nearest_neighbour"] = on_test(evaluation.NearestNeighbour()).value
         found["within_alphabet"] = options.within_alphabet
-        if hasattr(run.algorithm, "verification_accuracy"):
+        if hasattr(run.algorithm, "verification_accuracy") and not options.data:
             found["verification"] = evaluation.verification(
-                run.algorithm, run.params, run.splits.test, 10 * options.episodes, options.seed
+                run.algorithm, run.params, test, 10 * options.episodes, options.seed
             )
         if hasattr(run.algorithm, "instance_accuracy"):
-            sequences = Shuffled(run.splits.test, run.algorithm.labels)
+            sequences = Shuffled(test, run.algorithm.labels)
             found["by_instance"] = evaluation.by_instance(
                 run.algorithm, run.params, sequences, n_way, options.episodes, options.seed
             )
@@ -159,10 +183,10 @@ def _one_shot_runs(run: experiment.Saved, path: Path, options: EvaluateOptions) 
     if own != (None, None, None) or options.within_alphabet:
         raise UsageError("--one-shot-runs has its own episodes: 20 ways, 1 shot, 1 query")
     experiment.refuse_other_ways(run.config, WAYS)
-    shape: Any = getattr(run.splits.test, "image_shape", (None,))
-    if shape[-1] != 1:
+    shape = run.example_shape
+    if len(shape) != 3 or shape[-1] != 1:
         raise UsageError(f"{options.run}: --one-shot-runs wants a run on grey images of characters")
-    resampling = getattr(run.splits.test, "resampling", "antialiased")  # as in training
+    resampling = getattr(run.config.dataset, "resampling", "antialiased")  # as in training
     runs = one_shot_runs.read(path, shape[0], resampling)
     errors = evaluation.one_shot_errors(run.algorithm, run.params, runs)
     nearest = evaluation.one_shot_errors(evaluation.NearestNeighbour(), None, runs)

@@ -27,6 +27,11 @@ class Copy(Data):
         """Those of a `data.Copy`."""
         return cls(train.bits, train.lengths) if type(train) is data.Copy else None
 
+    @property
+    def example_shape(self) -> tuple[int]:
+        """The inputs of a step: its bits and two delimiters."""
+        return (self.bits + 2,)
+
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """The same three times: sequences are told apart by their numbers."""
         made = data.Copy(self.bits, self.lengths)

@@ -30,6 +30,11 @@ class Recall(Data):
         made = type(train) is data.Recall
         return cls(train.bits, train.vectors, train.lengths) if made else None
 
+    @property
+    def example_shape(self) -> tuple[int]:
+        """The inputs of a step: its bits and two delimiters."""
+        return (self.bits + 2,)
+
     def splits(self, data_dir: str | os.PathLike | None = None) -> data.Splits:
         """The same three times: sequences are told apart by their numbers."""
         made = data.Recall(self.bits, self.vectors, self.lengths)
