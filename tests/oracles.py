@@ -639,6 +639,7 @@ ORACLES = {
     "MLP": mlp,
     "LSTM": lstm,
     "BiLSTM": bilstm,
+    "Flat": lambda layer, params, x: np.array([row.tolist() for row in x.reshape(len(x), -1)]),
     "Function": lambda layer, params, x: elementwise(math.tanh)(x),
     "Sequential": sequential,
     "embed": embed,

@@ -16,6 +16,7 @@ from scratchmeta.algorithms import (
     MetaNet,
     Prototypical,
     Reptile,
+    Siamese,
     ZeroShot,
 )
 from scratchmeta.episodes import Episode
@@ -133,6 +134,10 @@ INSTANCES = {name: REGISTRY[name].small for name in OWN} | {
     ),
     "prototypical, cityblock, running": _prototypical(distance="cityblock", batch_norm="running"),
     "prototypical, a task at a time": _prototypical(task_chunk=1),
+    "siamese, sqeuclidean": _smooth(Siamese, 3, n_features=3, distance="sqeuclidean"),
+    "siamese, cosine, most similar": _smooth(
+        Siamese, 3, n_features=3, distance="cosine", shots="most-similar"
+    ),
     "prototypical-zero-shot, Conv4": _zero_shot(nn.Conv4(2, image_size=16, n_out=3), 16),
     "maml, Conv4": _maml(),
     "maml, from the support": _maml(batch_norm="support"),

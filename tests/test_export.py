@@ -91,6 +91,10 @@ ALGORITHMS = {
     "prototypical, cityblock": lambda policy: Prototypical(conv4(), "cityblock", batch_norm=policy),
     "matching": lambda policy: Matching(conv4(), 0.1, batch_norm=policy),
     "siamese": lambda policy: Siamese(conv4(), 16, batch_norm=policy),
+    "siamese, cosine": lambda policy: Siamese(conv4(), 16, distance="cosine", batch_norm=policy),
+    "siamese, most similar": lambda policy: Siamese(
+        conv4(), 16, shots="most-similar", batch_norm=policy
+    ),
     "nearest neighbour": lambda policy: BaselineNN(conv4(), 7, 16, batch_norm=policy),
 }
 

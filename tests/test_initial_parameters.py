@@ -233,6 +233,8 @@ ALGORITHMS = {
     "baseline-nn": CLASSIFIER,
     "baseline-finetune": CLASSIFIER,
     "siamese": {**METRIC, "alpha": constant(-8 / 3), "bias": constant(4)},
+    "siamese, sqeuclidean": {**METRIC, "alpha": constant(-8 / 3), "bias": constant(4)},
+    "siamese, cosine, most similar": {**METRIC, "alpha": constant(-8), "bias": constant(4)},
     "matching": METRIC,
     "matching-fce": FULL_CONTEXT,
     "relation": {

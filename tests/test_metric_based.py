@@ -47,8 +47,19 @@ def instance(name, seed=1):
 # --- nested loops ---
 
 
-def test_siamese():
-    algorithm, params, episodes = instance("siamese")
+DISTANCES = {
+    "cityblock": lambda f, g, alpha: sum(alpha * np.abs(f - g)),
+    "sqeuclidean": lambda f, g, alpha: alpha * sum((f - g) ** 2),
+    "cosine": lambda f, g, alpha: alpha * (1 - cosine(f, g)),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["siamese", "siamese, sqeuclidean", "siamese, cosine, most similar"]
+)
+def test_siamese(name):
+    algorithm, params, episodes = instance(name)
+    of_class = max if "most similar" in name else np.mean
     predicted = algorithm.predict(params, episodes)
     task_losses = algorithm.task_losses(params, episodes)
     for t in range(2):
@@ -57,21 +68,22 @@ def test_siamese():
         for q, f in enumerate(query):
             by_class = [[], []]
             for s, g in enumerate(support):
-                z = sum(params["alpha"] * np.abs(f - g)) + params["bias"]
+                z = DISTANCES[algorithm.distance](f, g, params["alpha"]) + params["bias"]
                 k = episodes.support_y[t, s]
                 by_class[k].append(z)
                 if k == episodes.query_y[t, q]:
                     same.append(-np.log(sigmoid(z)))
                 else:
                     different.append(-np.log(1 - sigmoid(z)))
-            likelihoods = np.exp([np.mean(z) for z in by_class])
+            likelihoods = np.exp([of_class(z) for z in by_class])
             np.testing.assert_allclose(predicted[t, q], np.log(likelihoods / sum(likelihoods)))
         np.testing.assert_allclose(task_losses[t], (np.mean(same) + np.mean(different)) / 2)
 
 
-def test_siamese_pairs_one_by_one():
+@pytest.mark.parametrize("name", ["siamese", "siamese, sqeuclidean"])
+def test_siamese_pairs_one_by_one(name):
     """Tasks of one pair each have Koch's loss, of one kind or the other."""
-    algorithm, params, episodes = instance("siamese")
+    algorithm, params, episodes = instance(name)
     first, second = (x.reshape(-1, 1, *x.shape[2:]) for x in (episodes.support_x, episodes.query_x))
     y = np.array([1, 0, 0, 1, 1, 0, 1, 0])[:, None]
     pairs = Episode(first, np.ones_like(y), second, y)
@@ -80,7 +92,7 @@ def test_siamese_pairs_one_by_one():
     right = 0
     for i in range(8):
         f, g = (algorithm.network(params["network"], x[i][None])[0, 0] for x in (first, second))
-        p = sigmoid(sum(params["alpha"] * np.abs(f - g)) + params["bias"])
+        p = sigmoid(DISTANCES[algorithm.distance](f, g, params["alpha"]) + params["bias"])
         np.testing.assert_allclose(sigmoid(z[i]), p)
         np.testing.assert_allclose(task_losses[i], -np.log(p if y[i, 0] else 1 - p))
         right += (p > 0.5) == (y[i, 0] == 1)

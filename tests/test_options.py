@@ -130,6 +130,8 @@ METHOD = {
     ("baseline-finetune", "only_head"): (True, {"predict"}),
     ("baseline-finetune", "batch_norm"): ("support", {"predict"}),
     ("siamese", "pairs"): ("drawn", set(), None),  # what it trains on: see below
+    ("siamese", "distance"): ("cosine", ALL),
+    ("siamese", "shots"): ("most-similar", {"predict"}),
     ("siamese", "batch_norm"): BATCH_NORM,
     ("matching", "temperature"): (0.5, FIT),
     ("matching", "batch_norm"): BATCH_NORM,

@@ -20,7 +20,9 @@ Differs from the papers
     Ravi & Larochelle choose rate and number of the fine-tuning steps on validation tasks; here they
     are options. The new layer starts at 0, so before the first step all classes are equally
     likely. Vinyals et al. do not say what is fine-tuned; here it is everything, as by Ravi &
-    Larochelle, or the new layer alone with `only_head`.
+    Larochelle, or the new layer alone with `only_head`. After it queries are normalised by their
+    own statistics unless `batch_norm` is "support": they help one another (Vinyals et al. do not
+    say).
 
 Differs from the post
     The post shows these rows in its results and does not describe them.

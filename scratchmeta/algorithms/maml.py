@@ -21,8 +21,9 @@ and `first_order=True` (FOMAML, section 5.2) treats the inner gradient as a cons
 Differs from the paper
     The loss is a mean over examples, as the paper's text has it. The authors' code divides the sum
     over all N·K examples by K only, so its inner rate for N-way tasks is N α: the preset
-    `author-code` uses that rate. Batch-norm has scale and offset here, both adapted (there: an
-    offset, not adapted). Weights start as in the rest of the library.
+    `author-code` uses that rate, and 2.0 in 20 ways (`author-code-20-way`); first-order it does
+    not bear it. Batch-norm has scale and offset here, both adapted (there: an offset, not adapted),
+    and 1e-3 for its ε in `author-code` only. Weights start as in the rest of the library.
 
 Differs from the post
     The post takes the same batch for all inner steps, and in its section on Reptile a new one for

@@ -23,7 +23,9 @@ Differs from the paper
     is set to zero. Of rows used alike, as all are at the start, the first count: eq. 6 by itself
     would choose them all. Keys pass a tanh, and every head has a gate of its own, where the paper
     names one key and one gate. Memory starts at 10⁻⁶, usage and read weights at zero. γ is the
-    supplement's 0.99. Loss, sequences and optimiser are those of `lstm.py`.
+    supplement's 0.99. Loss, sequences and optimiser are those of `lstm.py`. Two public
+    reproductions (snowkylin's, Leputa's) are other models: they write a vector tanh(W h) of its own
+    and address the memory as it was before the write, with γ 0.95.
 
 Differs from the post
     α is no hyperparameter but computed at each step; the row that is zeroed is the least used

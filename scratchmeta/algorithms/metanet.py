@@ -34,7 +34,8 @@ Differs from the paper
     no layer of u and b has a bias, the layer before the logits has 64 units, and R and r are what
     it gives without its ReLU. That code has one d and one m for convolutions, another for linear
     layers, and takes the ∇_i for constants: `first_order=True`. u and b start as layers here do (He
-    et al. 2015), d and m, as all of the paper's parameters, uniform in [−0.1, 0.1). `quick` halves
+    et al. 2015), d and m, as all of the paper's parameters, uniform in [−0.1, 0.1). Trained on
+    turned characters, it is tested on those as they are (`paper`, `author-code`). `quick` halves
     by strides instead of pooling and has fast weights in the last two layers only (the paper, in
     the last three on mini-ImageNet).
 

@@ -9,6 +9,10 @@ belongs to the class whose support image it most likely shares.
     sec. 4.2  pairs, verification accuracy                data.Pairs, Siamese.verification_accuracy
     sec. 4.3  C* = argmax_c p^(c)                                     Siamese.log_probabilities
 
+`distance` has others in place of the paper's vector, as the post invites; each is one number, and α
+with it: p = σ(α d(h_1, h_2) + b), with d = Σ_j (h_1j − h_2j)² for "sqeuclidean" (L2's square, which
+has a slope where features are equal, and the same order), d = 1 − cos(h_1, h_2) for "cosine".
+
 The loss of a task is that of a pair of its support and its queries, which is of either kind with
 probability 1/2. A task of `data.Pairs` with one way is one pair, and 128 of them the paper's
 minibatch (preset `paper`). Of an ordinary episode all pairs count at once, 1 in N of which show the
@@ -24,9 +28,11 @@ Differs from the paper
     falls by a factor of 0.99 in each, without L2: rates, momenta and L2 weights were fitted for
     each layer and are not published. (`--optimizer sgd` and `--weight-decay` are offered, one for
     all layers; momentum is not.) Weights start as in the rest of the library.
-    With several shots the logits of a class are averaged. log p(y = k | x) is the log-softmax of
-    the logits: the same choice as by the largest p. `quick` has the four-block network with
-    batch-norm, which the paper's network has not.
+    With several shots the logits of a class are averaged in `quick`; `paper` takes its most similar
+    image, as the text does (`shots`). log p(y = k | x) is the log-softmax of the logits: the same
+    choice as by the largest p. Koch's validation tasks are within an alphabet, these among all
+    characters of the five. `quick` has the four-block network with batch-norm, which the paper's
+    network has not.
 
 Differs from the post
     The loss there, as in the paper, lacks its minus sign. The distance is a vector, weighted by
@@ -84,6 +90,10 @@ class Siamese(MetricLearner):
     n_features: Given[int] = 64
     pairs: Literal["episode", "drawn"] = "episode"
     """Train on all pairs of an episode, or on drawn ones, a pair in each task with 1 way (Koch)."""
+    distance: Literal["cityblock", "sqeuclidean", "cosine"] = "cityblock"
+    """Of features: |h − h'| by learned weights (L1, Koch), the square of L2, or 1 − cosine."""
+    shots: Literal["mean", "most-similar"] = "mean"
+    """Of several images of a class, the mean logit or that of the most similar one (Koch)."""
 
     def datasets(self, splits: Splits) -> Splits:
         """Trained on `Pairs` if they are drawn."""
@@ -94,9 +104,12 @@ class Siamese(MetricLearner):
         """New parameters {network, alpha, bias}.
 
         α starts at −8 / D and the bias at 4: far apart is not the same, and the logit is 4 for
-        equal features, −4 for those that differ by 1 on average.
+        equal features, −4 for those that differ by 1 on average. For cosines α is −8, and −4 the
+        logit of orthogonal features. α is (D,) for "cityblock", else one number.
         """
-        alpha = np.full(self.n_features, -8 / self.n_features, np.float32)
+        shape = (self.n_features,) if self.distance == "cityblock" else ()
+        start = -8.0 if self.distance == "cosine" else -8 / self.n_features
+        alpha = np.full(shape, start, np.float32)
         bias = np.full((), 4.0, np.float32)
         return {
             **super().init(rng),
@@ -105,17 +118,22 @@ class Siamese(MetricLearner):
         }
 
     def pair_logits(self, params: Tree, first: Any, second: Any, batch_norm: nn.Policy) -> Any:
-        """Σ_j α_j |h_1j − h_2j| + b of pairs of images: (P, ...) and (P, ...) -> (P,)."""
+        """α d(h_1, h_2) + b of pairs of images: (P, ...) and (P, ...) -> (P,)."""
         h = nn.embed(self.network, params["network"], first[None], second[None], batch_norm)
         h1, h2 = (ops.reshape(x, (-1, 1, self.n_features)) for x in h)  # (P, 1, D)
-        distance = ops.pairwise_distance(h1, h2, "cityblock", params["alpha"])  # (P, 1, 1)
-        return ops.reshape(distance, (-1,)) + params["bias"]
+        return ops.reshape(self.compare(params, h1, h2), (-1,))
+
+    def compare(self, params: Tree, x: Any, y: Any) -> Any:
+        """α d(x, y) + b: features (..., N, D) and (..., M, D) -> (..., N, M)."""
+        α, b = params["alpha"], params["bias"]
+        if self.distance == "cityblock":  # Σ_j α_j |x_j − y_j|
+            return ops.pairwise_distance(x, y, "cityblock", α) + b
+        return α * ops.pairwise_distance(x, y, self.distance) + b
 
     def logits(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
         """Those of every query with every support image: (T, N·Q, N·K)."""
         support, query = self.embed(params, episodes, batch_norm)
-        distance = ops.pairwise_distance(query, support, "cityblock", params["alpha"])
-        return distance + params["bias"]
+        return self.compare(params, query, support)
 
     def task_losses(self, params: Tree, episodes: Episode) -> Any:
         """−log p of what the pairs are, same and different classes weighing one half each (T,)."""
@@ -130,8 +148,13 @@ class Siamese(MetricLearner):
         return ops.mean(weight / kinds * losses, axis=(-2, -1))
 
     def log_probabilities(self, params: Tree, episodes: Episode, batch_norm: nn.Policy) -> Any:
-        """log softmax_k of the mean logit with the images of class k: (T, N·Q, N)."""
+        """log softmax_k of the mean logit with the images of class k, or of the largest: (T, N·Q,
+        N)."""
         z = self.logits(params, episodes, batch_norm)
+        if self.shots == "most-similar":
+            of_class = ops.one_hot(episodes.support_y, n_way(episodes), bool)[:, None]
+            largest = ops.where(of_class, z[..., None], -np.inf)  # (T, N·Q, N·K, N)
+            return ops.log_softmax(ops.max(largest, axis=2))
         member = ops.one_hot(episodes.support_y, n_way(episodes), z.dtype)  # (T, N·K, N)
         return ops.log_softmax(ops.matmul(z, member / ops.sum(member, axis=1, keepdims=True)))
 

@@ -28,8 +28,11 @@ def small(rng):
 
 
 def examples(rng):
-    """With batch-norm, and two steps of attention."""
-    algorithm = FullContext(tanh_features(), n_features=2, processing_steps=2)
-    params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
-    yield task_losses(algorithm, params, episodes)
+    """With batch-norm, and two steps of attention; from either h_0."""
+    for start in "zero", "features":
+        algorithm = FullContext(
+            tanh_features(), n_features=2, processing_steps=2, first_state=start
+        )
+        params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
+        yield task_losses(algorithm, params, episodes)
     yield meta_gradient(algorithm, params, episodes)

@@ -39,7 +39,7 @@ PRESETS = {
         method=method(batch_norm="running")
     ),
     ("omniglot", "paper"): Preset(
-        method(pairs="drawn"),
+        method(pairs="drawn", shots="most-similar"),
         Omniglot(image_size=105, affine=True),
         Koch(),
         Training(
@@ -58,9 +58,15 @@ def small(rng):
 
 
 def examples(rng):
-    """With the statistics of all images and of the support."""
-    for policy in ("transductive", "support"):
-        algorithm = Siamese(tanh_features(), n_features=2, batch_norm=policy)
+    """With the statistics of all images and of the support, and every distance."""
+    for policy, distance in (
+        ("transductive", "cityblock"),
+        ("support", "cityblock"),
+        ("transductive", "sqeuclidean"),
+        ("transductive", "cosine"),
+    ):
+        changes = {"batch_norm": policy, "distance": distance}
+        algorithm = Siamese(tanh_features(), n_features=2, **changes)
         params, episodes = float64(algorithm.init(rng), rng), images(rng, side=2)
         yield task_losses(algorithm, params, episodes)
         yield meta_gradient(algorithm, params, episodes)

@@ -72,6 +72,13 @@ def conv4(rng):
         yield call(network, params, normal(rng, 4, side, side, 1), order=1)
 
 
+@row("layer", "Flat", analytic=True)
+def flat(rng):
+    """Images, and vectors, which stay as they are."""
+    for shape in ((3, 2, 2, 1), (3, 4)):
+        yield call(nn.Flat(4), {}, normal(rng, *shape))
+
+
 @row("layer", "Function", analytic=True)
 def function(rng):
     yield call(nn.Function(ops.tanh), {}, normal(rng, 2, 3))
