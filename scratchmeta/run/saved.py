@@ -31,6 +31,10 @@ class Saved:
     record: dict
     read_splits: Callable[[], Splits]
 
+    def __repr__(self) -> str:
+        data, name = self.config.data, type(self.algorithm).__name__
+        return f"Saved({name} on {data}, {self.state!r})"
+
     @cached_property
     def splits(self) -> Splits:
         """The data to train, validate and test on, read when first asked for; DataError if it is

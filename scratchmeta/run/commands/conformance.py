@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(ConformanceOptions, argv, "conformance")
     at_least(2, "episodes", options.episodes)
     chosen = [c for name in options.names or (None,) for c in conformance.claims(name)]
-    data = datasets.data_folder("conformance", options.data_dir, "authors/ and omniglot/")
+    data = datasets.given_folder("conformance", options.data_dir, "authors/ and omniglot/")
     rows = []
     with Progress("conformance", len(chosen)) as bar:
         for system, claim in chosen:

@@ -120,7 +120,7 @@ class InPython(Data):
         )
 
 
-def data_folder(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
+def given_folder(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
     """The folder of the data, in which `name` wants this content; raises where there is none."""
     given = data_dir or os.environ.get("SCRATCHMETA_DATA")
     if not given:
@@ -135,5 +135,5 @@ def data_folder(name: str, data_dir: str | os.PathLike | None, content: str) -> 
 
 def root(name: str, data_dir: str | os.PathLike | None, content: str) -> Path:
     """The folder `name` in the folder of the data if there is one, else this folder itself."""
-    given = data_folder(name, data_dir, content)
+    given = given_folder(name, data_dir, content)
     return given / name if (given / name).is_dir() else given
