@@ -923,7 +923,7 @@ STOREYS = [
     ["verify.cases"],
     ["run.checkpoint", "run.hardware", "run.onnx_graph", "run.options"],
     ["run.progress", "run.saved"],
-    ["run.evaluation", "run.export", "run.experiment"],
+    ["run.evaluation", "run.export", "run.experiment", "run.elsewhere"],
     ["verify.conformance", "run.recording"],
     ["run.training"],
     ["run.sweeps"],

@@ -25,6 +25,7 @@ from scratchmeta.analysis import compare, taylor
 from scratchmeta.data import glyphs, one_shot_runs
 from scratchmeta.presets import REGISTRY
 from scratchmeta.run import (
+    datasets,
     elsewhere,
     evaluation,
     experiment,
@@ -1084,6 +1085,8 @@ def test_check(heard, capsys):
 @arrives("conformance", "names", "data_dir", "episodes", "json")
 def test_conformance(heard, capsys, tmp_path, monkeypatch):
     claims = conformance.claims()
+    for name in datasets.NAMES:  # as any other command may have done in the process
+        datasets.find(name)
     calls = heard(conformance, "row", conformance.Row(*claims[0]))
     assert len(said(capsys, "conformance", "--data-dir", tmp_path)["rows"]) == len(claims)
     assert [(call["system"], call["claim"]) for call in calls] == claims
