@@ -631,6 +631,19 @@ def test_training_goes_on_when_nobody_reads_its_progress(tmp_path):
     assert contents_of("run") == contents_of("w")
 
 
+def test_ctrl_c_within_the_imports_is_no_traceback(monkeypatch, capsys):
+    class Interrupting:
+        def find_spec(self, name, path=None, target=None):
+            if name == "scratchmeta.run.options":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "scratchmeta.run.options")
+    monkeypatch.delattr("scratchmeta.run.options")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "scratchmeta: interrupted\n"
+
+
 def test_ctrl_c_that_ends_the_reader_too_leaves_a_checkpoint(started):
     process = started(*LONG)
     process.stderr.close()

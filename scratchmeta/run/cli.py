@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _answer(argv)
         finally:  # what cannot be printed shows itself here, and not when Python ends
             print(end="", flush=True)
+    except KeyboardInterrupt:  # wherever it arrives, in the imports of a command too
+        say("scratchmeta: interrupted")
+        return 130
     except BrokenPipeError:  # `scratchmeta list | head`: nobody reads on
         nowhere(sys.stdout)
         return 141
@@ -103,9 +106,6 @@ def _reported(argv: list[str]) -> int:
         say(f"scratchmeta: {stop}; continue with")
         say(f"  scratchmeta train --resume {shlex.quote(str(stop.run))}")
         return 128 + stop.signum
-    except KeyboardInterrupt:
-        say("scratchmeta: interrupted")
-        return 130
     # a missing extra is an ImportError, what is too large to be had one of memory or of overflow
     except (
         ValueError, OSError, ImportError, MemoryError, OverflowError, backend.BackendError
