@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -637,6 +638,7 @@ def test_ctrl_c_within_the_imports_is_no_traceback(monkeypatch, capsys):
             if name == "scratchmeta.run.options":
                 raise KeyboardInterrupt
 
+    import_module("scratchmeta.run.options")
     monkeypatch.delitem(sys.modules, "scratchmeta.run.options")
     monkeypatch.delattr("scratchmeta.run.options")
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
