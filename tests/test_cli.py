@@ -1023,6 +1023,11 @@ def test_compare_takes_a_run_of_reptile(glyph_cache, monkeypatch, capsys):
     assert main(["compare", "--run", "run", "--tasks", "2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert all(np.isfinite(row["cosine"]) for row in rows)
+    assert main(["train", "reptile", *small, "--inner-steps", "1", "--out", "one"]) == 0
+    for run, steps in (("run", "4 inner steps (Reptile: 5)"), ("one", "1 inner step (Reptile: 2)")):
+        capsys.readouterr()
+        assert main(["compare", "--run", run, "--tasks", "2"]) == 0
+        assert capsys.readouterr().out.splitlines()[0].endswith(f", {steps}")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from scratchmeta import fields, presets
 from scratchmeta.presets import REGISTRY
 from scratchmeta.run import outside
 from scratchmeta.run.cli import main
+from scratchmeta.run.experiment import Surroundings
 from scratchmeta.verify.cases import CASES
 
 ALGORITHM = '''
@@ -198,3 +200,15 @@ def test_what_a_package_brings_is_refused_where_its_content_has_changed(run, mon
     config["loaded"]["algorithm"]["name"] = "no_such_module:Mine"
     (run / "config.json").write_text(json.dumps(config))
     assert "No module named 'no_such_module'" in refused(capsys, "evaluate", "run")
+
+
+def test_a_class_that_says_nothing_of_a_head_gets_features():
+    """Three methods are enough; what such a class wants of its network are features."""
+
+    class Bare:
+        def __init__(self, network: fields.Given[object]) -> None:
+            self.network = network
+
+    config = replace(presets.lookup("prototypical"), method=fields.options(Bare)())
+    assert Surroundings(config).n_out is None
+    assert Surroundings(presets.lookup("maml")).n_out == 5

@@ -3,7 +3,14 @@
 from mutation import Equivalent
 from mutation._source import Source
 
-EQUIVALENT: Equivalent = {}
+_CHECKED = "results = cases.run(names, options.seed, lambda done, total, last: {})"
+
+EQUIVALENT: Equivalent = {
+    ("run.commands.check.main", _CHECKED.format("bar.update(done, last.name)")): (
+        "the bar on a terminal, which is no result",
+        {_CHECKED.format("done")},
+    ),
+}
 
 SUBJECT = Source(
     parts=[
