@@ -5,7 +5,13 @@ from mutation._source import Source
 
 _CHECKED = "results = cases.run(names, options.seed, lambda done, total, last: {})"
 
+_ENTERED = "if {}not (outside.is_outside(name) or name in outside.brought()):"
+
 EQUIVALENT: Equivalent = {
+    ("run.commands.check._entered", _ENTERED.format("name in CASES or ")): (
+        "saves a look at what is installed; a row that is there is not made again either way",
+        {_ENTERED.format("")},
+    ),
     ("run.commands.check.main", _CHECKED.format("bar.update(done, last.name)")): (
         "the bar on a terminal, which is no result",
         {_CHECKED.format("done")},
