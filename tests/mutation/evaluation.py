@@ -28,6 +28,7 @@ SUBJECT = Source(
     ],
     tests=[
         ["tests/test_evaluation.py"],
+        ["tests/test_shown.py", "-k", "notebook"],
         ["tests/test_options.py", "-k", "training or evaluate or test_train"],
         ["tests/test_training.py"],
         ["tests/test_cli.py", "-k", "resume"],
