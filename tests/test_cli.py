@@ -401,8 +401,9 @@ def test_lakes_one_shot_runs(glyph_cache, monkeypatch, capsys, tmp_path):
 
     error = refused(capsys, "evaluate", "maml", "--one-shot-runs", archive)
     assert re.match(r"n_way: .* one output for each of 5 classes, got 20", error)
-    error = refused(capsys, "evaluate", "siamese", "--one-shot-runs", archive, "--n-way", "5")
-    assert error == "--one-shot-runs has its own episodes: 20 ways, 1 shot, 1 query"
+    for own in ("--n-way", "--k-shot", "--n-query"):
+        error = refused(capsys, "evaluate", "siamese", "--one-shot-runs", archive, own, "5")
+        assert error == "--one-shot-runs has its own episodes: 20 ways, 1 shot, 1 query"
     error = refused(capsys, "evaluate", "siamese", "--one-shot-runs", "nothing.zip")
     assert error == "nothing.zip: no such archive or folder"
     assert main([*WAVES, "--out", "waves"]) == 0
