@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_cli import refused
 
 from scratchmeta import fields, presets
@@ -114,6 +116,22 @@ def test_a_file_is_trained_evaluated_drawn_resumed_and_checked(run, capsys):
     with pytest.raises(SystemExit):
         main(["train", "./mine.py:Mine", "--help"])
     assert "Divides the distances." in capsys.readouterr().out
+
+
+def test_it_names_pictures_and_gives_their_features(run, capsys):
+    shape = json.loads((run / "config.json").read_text())["dataset"]["image_size"]
+    for name, ink in (("left", slice(0, 4)), ("right", slice(-4, None))):
+        picture = np.full((shape, shape), 255, np.uint8)
+        picture[:, ink] = 0
+        Path("shown", name).mkdir(parents=True)
+        Image.fromarray(picture).save(Path("shown", name, "1.png"))
+    pictures = ["shown/left/1.png", "shown/right/1.png"]
+    argv = ["predict", "run", "--support", "shown", "--query", *pictures, "--json"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)["predictions"]
+    assert [each["class"] for each in found] == ["left", "right"]
+    assert main(["features", "run", *pictures, "--out", "x.npz"]) == 0
+    assert np.load("x.npz")["features"].shape == (2, 3)
 
 
 def test_another_content_is_loaded_only_when_it_is_named_and_never_resumed(run, capsys):

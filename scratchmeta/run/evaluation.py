@@ -130,7 +130,8 @@ def by_episode(
             predicted = to_numpy(algorithm.predict(params, to_backend(chunk)))
             measure, chunk_values = _measure(predicted, chunk.query_y)
             values.update(zip(numbers, chunk_values.tolist(), strict=True))
-            bar.update(len(values), f"{np.mean(list(values.values())):.4f}")
+            mean = float(np.mean(list(values.values())))
+            bar.update(len(values), percent(mean) if measure == "accuracy" else f"{mean:.4f}")
     return measure, np.array([values[number] for number in range(episodes)])
 
 
