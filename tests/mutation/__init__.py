@@ -163,3 +163,26 @@ def replaced(root: ast.AST, path: Path, new: Any) -> ast.AST:
     else:
         getattr(above, name)[i] = new
     return root
+
+
+def slips(node: ast.AST, swapped: dict[type, type]) -> Iterator[ast.AST]:
+    """What a slip makes of an operator, a condition or a constant; `swapped` operators, too."""
+    match node:
+        case ast.BinOp(left=left, op=op, right=right):
+            if type(op) in swapped:
+                yield ast.BinOp(left, swapped[type(op)](), right)
+            yield left
+            yield right
+        case ast.UnaryOp(op=ast.USub() | ast.Invert() | ast.Not(), operand=operand):
+            yield operand
+        case ast.BoolOp(values=values):
+            yield from values
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in swapped:
+            yield ast.Compare(left, [swapped[type(op)]()], [right])
+        case ast.IfExp(body=body, orelse=orelse):
+            yield body
+            yield orelse
+        case ast.Constant(value=True | False as value):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield ast.Constant({0.5: 1.0, 1.0: 2.0}.get(value, value + 1))

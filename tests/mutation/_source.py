@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 
-from mutation import Equivalent, Path, expressions, parent, replaced, statement
+from mutation import Equivalent, Path, expressions, parent, replaced, slips, statement
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds, after which a mutant that has not ended is taken for killed
@@ -219,20 +219,6 @@ def _mistakes(node: ast.AST) -> Iterator[ast.AST]:
             last = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", None)
             if last in OPTIONS:
                 yield ast.Constant(0)  # falsy: as if it were not given
-        case ast.BinOp(left=left, op=op, right=right):
-            if type(op) in SWAPPED:
-                yield ast.BinOp(left, SWAPPED[type(op)](), right)
-            yield left
-            yield right
-        case ast.UnaryOp(op=ast.USub() | ast.Invert() | ast.Not(), operand=operand):
-            yield operand
-        case ast.BoolOp(values=values):
-            yield from values
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in SWAPPED:
-            yield ast.Compare(left, [SWAPPED[type(op)]()], [right])
-        case ast.IfExp(body=body, orelse=orelse):
-            yield body
-            yield orelse
         case ast.Call(func=func, args=args, keywords=keywords):
             name = func.id if isinstance(func, ast.Name) else getattr(func, "attr", "")
             for i in range(len(keywords)):
@@ -241,10 +227,8 @@ def _mistakes(node: ast.AST) -> Iterator[ast.AST]:
                 yield ast.Call(func, args[:-1], keywords)
             if args and not isinstance(args[0], ast.Starred | ast.Constant) and name not in FORMS:
                 yield args[0]
-        case ast.Constant(value=True | False as value):
-            yield ast.Constant(not value)
-        case ast.Constant(value=int() | float() as value):
-            yield ast.Constant({0.5: 1.0, 1.0: 2.0}.get(value, value + 1))
+        case _:
+            yield from slips(node, SWAPPED)
 
 
 def _like(name: str) -> list[str]:
