@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from adaptation import assert_equal, images, new
 
 from scratchmeta import Tensor, grad, losses, nn, ops, tree
 from scratchmeta.algorithms.imaml import IMAML, conjugate_gradients
@@ -31,27 +32,10 @@ def INITIAL(words):
     return words.DENSE
 
 
-def images(rng, tasks=5, ways=3, shots=2, queries=2, side=12):
-    def some(n):
-        labels = np.tile(np.repeat(np.arange(ways), n), (tasks, 1))
-        return rng.random((tasks, ways * n, side, side, 1)), labels
-
-    return Episode(*some(shots), *some(queries))
-
-
 def curves(rng, tasks=4, inputs=1):
     x = [rng.uniform(-1, 1, (tasks, 6, inputs)) for _ in range(2)]
     y = [np.sin(3 * a.sum(-1, keepdims=True)) for a in x]
     return Episode(x[0], y[0], x[1], y[1])
-
-
-def new(network, seed=0):
-    return tree.astype(network.init(np.random.default_rng(seed)), np.float64)
-
-
-def assert_equal(a, b, tolerance=1e-12):
-    for x, y in zip(tree.flatten(a)[0], tree.flatten(b)[0], strict=True):
-        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * np.abs(y).max() + 1e-15)
 
 
 def test_on_a_quadratic_the_gradient_is_the_exact_implicit_one():

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from adaptation import assert_equal, curves, images
 
 from scratchmeta import Tensor, grad, losses, nn, ops, tree
 from scratchmeta.algorithms import MAML
 from scratchmeta.algorithms.meta_sgd import MetaSGD
-from scratchmeta.episodes import Episode
 
 CONV4 = nn.Conv4(channels=4, image_size=12, pooling="stride", n_out=3)
 MLP = nn.MLP([1, 8, 8, 1], activation=ops.tanh)
@@ -26,26 +26,8 @@ def INITIAL(words):
     return {**words.METRIC, "rate/*": words.uniform(0.005, 0.1)}
 
 
-def images(rng, tasks=5, ways=3, shots=2, queries=2, side=12):
-    def some(n):
-        labels = np.tile(np.repeat(np.arange(ways), n), (tasks, 1))
-        return rng.random((tasks, ways * n, side, side, 1)), labels
-
-    return Episode(*some(shots), *some(queries))
-
-
-def curves(rng, tasks=4):
-    x = [rng.uniform(-5, 5, (tasks, 6, 1)) for _ in range(2)]
-    return Episode(x[0], np.sin(x[0]), x[1], np.sin(x[1]))
-
-
 def new(algorithm, seed=0):
     return tree.astype(algorithm.init(np.random.default_rng(seed)), np.float64)
-
-
-def assert_equal(a, b, tolerance=1e-12):
-    for x, y in zip(tree.flatten(a)[0], tree.flatten(b)[0], strict=True):
-        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * np.abs(y).max() + 1e-15)
 
 
 def adapted(algorithm, live, sx, sy, create_graph):
